@@ -1,0 +1,413 @@
+"""Compares the agent with numbers of the authors' public code.
+
+    python scripts/parity.py tests/data/tiny.npz
+
+A fixture holds parameters, batches and acting inputs, and what the authors'
+code makes of them in float32 with every categorical sample replaced by the
+arg-max of its logits.  This script loads the parameters into the product's
+own `Agent`, runs the functions that training uses, and prints one row per
+group of quantities: its worst relative error and where, beside the
+tolerance.  Exit code 1 when any is exceeded, 2 when the fixture is unusable.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import re
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from dreamer.agent.agent import Agent, TrainState  # noqa: E402
+from dreamer.agent.returns import ReturnRange  # noqa: E402
+from dreamer.hyperparameters import AgentConfig  # noqa: E402
+from dreamer.spaces import Space  # noqa: E402
+
+# Two builds of the authors' code agree to 1e-4 (8e-4 for the parameters'
+# change), so these leave room for the order of float32 sums and no more.
+TOLERANCE = 1e-3
+TOLERANCE_CHANGE = 1e-2
+TOLERANCE_INIT = 0.15  # of a standard deviation estimated from few numbers
+
+# The authors' name of a tensor -> ours.  Digits after # are converted.
+NAMES = [
+    (r"enc/cnn(\d)/", r"world/encoder/stages/\1/conv/"),
+    (r"enc/cnn(\d)norm/", r"world/encoder/stages/\1/norm/"),
+    (r"dyn/dynin0/", "world/rssm/deter_in/linear/"),
+    (r"dyn/dynin0norm/", "world/rssm/deter_in/norm/"),
+    (r"dyn/dynin1/", "world/rssm/stoch_in/linear/"),
+    (r"dyn/dynin1norm/", "world/rssm/stoch_in/norm/"),
+    (r"dyn/dynin2/", "world/rssm/action_in/linear/"),
+    (r"dyn/dynin2norm/", "world/rssm/action_in/norm/"),
+    (r"dyn/dynhid0/", "world/rssm/mix/"),
+    (r"dyn/dynhid0norm/", "world/rssm/mix_norm/"),
+    (r"dyn/dyngru/", "world/rssm/gates/"),
+    (r"dyn/obs0/", "world/rssm/posterior_in/"),
+    (r"dyn/obs0norm/", "world/rssm/posterior_norm/"),
+    (r"dyn/obslogit/", "world/rssm/posterior_out/"),
+    (r"dyn/prior(\d)/", r"world/rssm/prior_mlp/layers/\1/linear/"),
+    (r"dyn/prior(\d)norm/", r"world/rssm/prior_mlp/layers/\1/norm/"),
+    (r"dyn/priorlogit/", "world/rssm/prior_out/"),
+    (r"dec/sp0/", "world/decoder/deter_in/"),
+    (r"dec/sp1/", "world/decoder/stoch_in/linear/"),
+    (r"dec/sp1norm/", "world/decoder/stoch_in/norm/"),
+    (r"dec/sp2/", "world/decoder/stoch_out/"),
+    (r"dec/spnorm/", "world/decoder/norm/"),
+    (r"dec/conv2/", "world/decoder/stages/0/conv/"),
+    (r"dec/conv1/", "world/decoder/stages/1/conv/"),
+    (r"dec/conv0/", "world/decoder/stages/2/conv/"),
+    (r"dec/conv2norm/", "world/decoder/stages/0/norm/"),
+    (r"dec/conv1norm/", "world/decoder/stages/1/norm/"),
+    (r"dec/conv0norm/", "world/decoder/stages/2/norm/"),
+    (r"dec/imgout/", "world/decoder/out/"),
+    (r"rew/", "world/reward_head/"),
+    (r"con/", "world/continue_head/"),
+    (r"pol/", "actor/head/"),
+    (r"(slow)?val/", "critic/head/"),
+]
+HEAD_NAMES = [
+    (r"mlp/linear(\d)/", r"mlp/layers/\1/linear/"),
+    (r"mlp/norm(\d)/", r"mlp/layers/\1/norm/"),
+    (r"head/head/(action/)?logits?/", "head/out/"),
+    (r"_head/head/logits?/", "_head/out/"),
+]
+
+
+class FixtureError(ValueError):
+    """The file is no fixture of the expected form."""
+
+
+def our_path(name: str) -> tuple[str | int, ...]:
+    """Path in our parameters of a tensor named by the authors' code."""
+    for pattern, ours in NAMES:
+        result, count = re.subn("^" + pattern, ours, name)
+        if count:
+            break
+    else:
+        raise FixtureError(f"no parameter of ours is named {name!r}")
+    for pattern, ours in HEAD_NAMES:
+        result = re.sub(pattern, ours, result)
+    return tuple(
+        int(part) if part.isdigit() else part for part in result.split("/")
+    )
+
+
+def get(tree: dict, path: tuple[str | int, ...]) -> jax.Array:
+    for part in path:
+        tree = tree[part]
+    return tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixture:
+    """Arrays by name and the dimensions they were made with."""
+
+    arrays: dict[str, np.ndarray]
+    config: dict
+    init_std: dict[str, float]
+
+    @classmethod
+    def load(cls, path: Path) -> "Fixture":
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {k: archive[k] for k in archive.files}
+            meta = json.loads(str(arrays.pop("meta")))
+            return cls(arrays, meta["config"], meta["init_std"])
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise FixtureError(
+                f"cannot read fixture {path}: {type(error).__name__}: {error}"
+            ) from error
+
+    def under(self, prefix: str) -> dict[str, np.ndarray]:
+        """Arrays whose name starts with prefix/, without it."""
+        start = prefix.rstrip("/") + "/"
+        return {
+            k[len(start) :]: v
+            for k, v in self.arrays.items()
+            if k.startswith(start)
+        }
+
+
+def agent_config(config: dict) -> AgentConfig:
+    """Our settings for a fixture's dimensions."""
+    default = AgentConfig()
+    replace = dataclasses.replace
+    units = config["units"]
+    rssm = replace(
+        default.dyn.rssm,
+        deter=config["deter"],
+        hidden=config["hidden"],
+        stoch=config["stoch"],
+        classes=config["classes"],
+        blocks=config["blocks"],
+    )
+    conv = dict(depth=config["depth"], units=units)
+    bins = config["bins"]
+    return replace(
+        default,
+        dyn=replace(default.dyn, rssm=rssm),
+        enc=replace(default.enc, simple=replace(default.enc.simple, **conv)),
+        dec=replace(default.dec, simple=replace(default.dec.simple, **conv)),
+        rewhead=replace(default.rewhead, units=units, bins=bins),
+        conhead=replace(default.conhead, units=units),
+        policy=replace(default.policy, units=units),
+        value=replace(default.value, units=units, bins=bins),
+        opt=replace(default.opt, warmup=config["warmup"]),
+        imag_length=config["imag"],
+    )
+
+
+def make_agent(fixture: Fixture) -> Agent:
+    config = fixture.config
+    return Agent(
+        {"image": Space("image", tuple(config["size"]))},
+        Space("discrete", (), config["acts"]),
+        agent_config(config),
+        dtype=jnp.float32,
+    )
+
+
+def make_state(agent: Agent, fixture: Fixture) -> TrainState:
+    """The fixture's starting values, every tensor named exactly once."""
+    given = fixture.under("params")
+    shapes = jax.eval_shape(agent.init, jax.random.key(0))
+    params = jax.tree.map(lambda x: None, shapes.params)
+    slow = jax.tree.map(lambda x: None, shapes.slow_critic)
+    for name, value in given.items():
+        if name.startswith(("retnorm/", "slowval_count/")):
+            continue
+        path = our_path(name)
+        tree, want = params, get(shapes.params, path)
+        if name.startswith("slowval/"):
+            tree, path = slow, path[1:]
+        if want.shape != value.shape:
+            raise FixtureError(
+                f"{name} has shape {value.shape}, ours {want.shape}"
+            )
+        get(tree, path[:-1])[path[-1]] = jnp.asarray(value)
+    for tree in (params, slow):
+        leaves = jax.tree_util.tree_leaves_with_path(
+            tree, is_leaf=lambda x: x is None
+        )
+        for path, leaf in leaves:
+            if leaf is None:
+                where = jax.tree_util.keystr(path)
+                raise FixtureError(f"fixture has no value for {where}")
+    state = agent.state_from(params)
+    low, high = given["retnorm/lo/value"], given["retnorm/hi/value"]
+    return state.replace(
+        slow_critic=slow,
+        return_range=ReturnRange(jnp.asarray(low), jnp.asarray(high)),
+    )
+
+
+def make_batch(fixture: Fixture, index: int) -> dict[str, jax.Array]:
+    """Fields (B, 1+T, ...); the stored latent of the context step alone."""
+    batch = fixture.under(f"batch{index}")
+    deter, stoch = batch.pop("dyn/deter"), batch.pop("dyn/stoch")
+    batch["deter"] = deter[:, 0]
+    batch["stoch"] = stoch[:, 0].argmax(-1).astype(np.uint8)
+    return {k: jnp.asarray(v) for k, v in batch.items()}
+
+
+@contextlib.contextmanager
+def argmax_samples() -> Iterator[None]:
+    """Replaces every categorical sample by the arg-max of its logits."""
+    original = jax.random.categorical
+
+    def argmax(key, logits, axis=-1, shape=None, **kwargs):
+        return jnp.argmax(logits, axis)
+
+    jax.random.categorical = argmax
+    try:
+        yield
+    finally:
+        jax.random.categorical = original
+
+
+Row = tuple[str, float, str, float]  # group, worst error, where, tolerance
+
+
+class Table:
+    """Collects relative errors, keeps the worst of each group."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+
+    def add(
+        self, group: str, where: str, error: float, tolerance: float
+    ) -> None:
+        error = float(error) if np.isfinite(error) else float("inf")
+        row = self.rows.get(group)
+        if row is None or error > row[1]:
+            self.rows[group] = (group, error, where, tolerance)
+
+    def compare(
+        self,
+        group: str,
+        where: str,
+        ours: np.ndarray,
+        theirs: np.ndarray,
+        tolerance: float = TOLERANCE,
+    ) -> None:
+        """Adds |ours - theirs| / |theirs|, Euclidean norms of all entries."""
+        ours = np.asarray(ours, np.float64)
+        theirs = np.asarray(theirs, np.float64)
+        if ours.shape != theirs.shape:
+            raise FixtureError(
+                f"{where} has shape {theirs.shape}, ours {ours.shape}"
+            )
+        scale = np.linalg.norm(theirs)
+        error = np.linalg.norm(ours - theirs)
+        self.add(group, where, error / scale if scale else error, tolerance)
+
+    @property
+    def passed(self) -> bool:
+        return all(error <= limit for _, error, _, limit in self.rows.values())
+
+    def __str__(self) -> str:
+        lines = [f"{'quantities':18} {'worst':>9} {'allowed':>9}  where"]
+        for group, error, where, limit in self.rows.values():
+            verdict = "" if error <= limit else "  EXCEEDED"
+            lines.append(
+                f"{group:18} {error:9.1e} {limit:9.1e}  {where}{verdict}"
+            )
+        return "\n".join(lines)
+
+
+def check_metrics(
+    table: Table, name: str, fixture: Fixture, metrics: dict
+) -> None:
+    for key, theirs in fixture.under(f"expect/{name}").items():
+        if key not in metrics:
+            raise FixtureError(f"we have no metric named {key!r}")
+        kind = "losses" if key.startswith(("loss/", "opt/loss")) else ""
+        group = f"{name} {kind or 'statistics'}"
+        table.compare(group, key, metrics[key], theirs)
+
+
+def check_gradients(table: Table, agent: Agent, fixture: Fixture) -> None:
+    """Losses, statistics, gradients and latents of batch 0."""
+    state, batch = make_state(agent, fixture), make_batch(fixture, 0)
+    loss = jax.jit(jax.value_and_grad(agent.loss, has_aux=True))
+    (total, aux), grads = loss(state.params, state, batch, jax.random.key(0))
+    latents, metrics, _ = aux
+    theirs = fixture.arrays["expect/loss_total"]
+    table.compare("loss total", "loss_total", total, theirs)
+    check_metrics(table, "metric0", fixture, metrics)
+    for name, theirs in fixture.under("expect/grad").items():
+        ours = get(grads, our_path(name))
+        table.compare("gradients", name, ours, theirs)
+    posterior = fixture.under("expect/posterior")
+    classes = posterior["stoch"].shape[-1]
+    onehot = np.eye(classes)[np.asarray(latents["stoch"])]
+    table.compare("posterior deter", "", latents["deter"], posterior["deter"])
+    table.compare("posterior stoch", "", onehot, posterior["stoch"])
+
+
+def check_updates(table: Table, agent: Agent, fixture: Fixture) -> None:
+    """Metrics of consecutive updates, then how far parameters moved."""
+    state = make_state(agent, fixture)
+    for index in range(fixture.config["N"]):
+        batch = make_batch(fixture, index)
+        state, _, metrics = agent.update(state, batch, jax.random.key(0))
+        check_metrics(table, f"train{index}", fixture, metrics)
+    before = fixture.under("params")
+    ours = {
+        "retnorm/lo/value": state.return_range.low,
+        "retnorm/hi/value": state.return_range.high,
+        "slowval_count/value": state.updates,
+    }
+    for name, theirs in fixture.under("expect/params_after").items():
+        if name.startswith("slowval/"):
+            after = get(state.slow_critic, our_path(name)[1:])
+        elif name in ours:
+            after = ours[name]
+        else:
+            after = get(state.params, our_path(name))
+        table.compare(
+            "parameters' change",
+            name,
+            np.asarray(after, np.float64) - before[name],
+            np.asarray(theirs, np.float64) - before[name],
+            TOLERANCE_CHANGE,
+        )
+
+
+def check_policy(table: Table, agent: Agent, fixture: Fixture) -> None:
+    """Consecutive acting steps of the starting parameters."""
+    state = make_state(agent, fixture)
+    count = len({k.split("/")[0] for k in fixture.arrays if k[:6] == "policy"})
+    carry = agent.initial_carry(len(fixture.arrays["policy0/is_first"]))
+    for index in range(count):
+        obs = {
+            k: jnp.asarray(v)
+            for k, v in fixture.under(f"policy{index}").items()
+        }
+        carry, action = agent.policy(
+            state.params, carry, obs, jax.random.key(0), jnp.int32(index)
+        )
+        theirs = fixture.under(f"expect/policy{index}")
+        onehot = np.eye(theirs["stoch"].shape[-1])[np.asarray(carry.stoch)]
+        where = f"policy{index}"
+        table.compare("policy action", where, action, theirs["action"])
+        table.compare("policy deter", where, carry.deter, theirs["deter"])
+        table.compare("policy stoch", where, onehot, theirs["stoch"])
+
+
+def check_init(table: Table, agent: Agent, fixture: Fixture) -> None:
+    """Standard deviation of every fresh tensor, averaged over seeds.
+
+    The fixture's figure comes from one draw, so the error is counted in
+    units of what one draw of that many numbers can be off by.
+    """
+    draws = [agent.init(jax.random.key(seed)).params for seed in range(4)]
+    for name, theirs in fixture.init_std.items():
+        ours = [np.asarray(get(draw, our_path(name))) for draw in draws]
+        std = np.sqrt(np.mean([np.var(x) for x in ours]))
+        if not theirs or not std:
+            error = abs(theirs - std)
+        else:
+            spread = 3 / np.sqrt(2 * ours[0].size)
+            error = max(0.0, abs(std / theirs - 1) - spread)
+        table.add("initialisation", name, error, TOLERANCE_INIT)
+
+
+def run(fixture: Fixture) -> Table:
+    """All comparisons; categorical samples are arg-max throughout."""
+    table = Table()
+    with argmax_samples():
+        agent = make_agent(fixture)
+        check_gradients(table, agent, fixture)
+        check_updates(table, agent, fixture)
+        check_policy(table, agent, fixture)
+    check_init(table, agent, fixture)
+    return table
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("fixture", type=Path, help="fixture file (.npz)")
+    args = parser.parse_args(argv)
+    jax.config.update("jax_default_matmul_precision", "highest")
+    try:
+        table = run(Fixture.load(args.fixture))
+    except FixtureError as error:
+        print(f"parity: {error}", file=sys.stderr)
+        return 2
+    print(table)
+    print("parity holds" if table.passed else "parity FAILED")
+    return 0 if table.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
