@@ -179,7 +179,7 @@ def make_agent(fixture: Fixture) -> Agent:
 def make_state(agent: Agent, fixture: Fixture) -> TrainState:
     """The fixture's starting values, every tensor named exactly once."""
     given = fixture.under("params")
-    shapes = jax.eval_shape(agent.init, jax.random.key(0))
+    shapes = jax.eval_shape(lambda: agent.init(0))
     params = jax.tree.map(lambda x: None, shapes.params)
     slow = jax.tree.map(lambda x: None, shapes.slow_critic)
     for name, value in given.items():
@@ -370,7 +370,7 @@ def check_init(table: Table, agent: Agent, fixture: Fixture) -> None:
     The fixture's figure comes from one draw, so the error is counted in
     units of what one draw of that many numbers can be off by.
     """
-    draws = [agent.init(jax.random.key(seed)).params for seed in range(4)]
+    draws = [agent.init(seed).params for seed in range(4)]
     for name, theirs in fixture.init_std.items():
         ours = [np.asarray(get(draw, our_path(name))) for draw in draws]
         std = np.sqrt(np.mean([np.var(x) for x in ours]))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from dreamer.agent.distributions import Categorical, Normal, TwoHot
-from dreamer.agent.networks import DType, Head
+from dreamer.agent.networks import DType, Head, Init
 from dreamer.agent.returns import ReturnRange, lambda_return
 from dreamer.agent.rssm import State
 from dreamer.agent.world_model import (
@@ -39,7 +39,7 @@ class Actor(nnx.Module):
         config: PolicyConfig,
         *,
         dtype: DType,
-        rngs: nnx.Rngs,
+        init: Init,
     ):
         self.space, self.config = space, config
         width = action_width(space)
@@ -49,7 +49,7 @@ class Actor(nnx.Module):
             outputs,
             config,
             dtype=dtype,
-            rngs=rngs,
+            init=init,
             outscale=ACTOR_OUTSCALE,
         )
 
@@ -67,10 +67,10 @@ class Critic(nnx.Module):
     """feat (..., F) -> distribution of returns."""
 
     def __init__(
-        self, inputs: int, config: ValueConfig, *, dtype: DType, rngs: nnx.Rngs
+        self, inputs: int, config: ValueConfig, *, dtype: DType, init: Init
     ):
         self.head = Head(
-            inputs, config.bins, config, dtype=dtype, rngs=rngs, outscale=0.0
+            inputs, config.bins, config, dtype=dtype, init=init, outscale=0.0
         )
 
     def __call__(self, feat: jax.Array) -> TwoHot:

@@ -24,7 +24,7 @@ from dreamer.agent.actor_critic import (
     imagined_rollout,
     replay_value_loss,
 )
-from dreamer.agent.networks import DType
+from dreamer.agent.networks import DType, Init
 from dreamer.agent.optim import make_optimizer
 from dreamer.agent.returns import ReturnRange, initial_return_range
 from dreamer.agent.rssm import State, mask
@@ -52,9 +52,9 @@ class Networks(nnx.Module):
         config: AgentConfig,
         *,
         dtype: DType,
-        rngs: nnx.Rngs,
+        init: Init,
     ):
-        kw = dict(dtype=dtype, rngs=rngs)
+        kw = dict(dtype=dtype, init=init)
         rssm = config.dyn.rssm
         feat = rssm.deter + rssm.stoch * rssm.classes
         self.world = WorldModel(obs_spaces, action_space, config, **kw)
@@ -108,21 +108,19 @@ class Agent:
         self.dtype = jnp.dtype(dtype)
         self.context = context
         self.optimizer = make_optimizer(config.opt)
-        shapes = nnx.eval_shape(lambda: self.build(nnx.Rngs(0)))
-        self.graph, _ = nnx.split(shapes)
-        critic_graph, _ = nnx.split(shapes.critic)
-        self.critic_graph = critic_graph
-        self.init = jax.jit(self._init)
+        shapes = nnx.eval_shape(lambda: self.build(Init()))
+        self.graph = nnx.graphdef(shapes)
+        self.critic_graph = nnx.graphdef(shapes.critic)
         self.update = jax.jit(self._update, donate_argnums=0)
         self.policy = jax.jit(self._policy, static_argnames="mode")
 
-    def build(self, rngs: nnx.Rngs) -> Networks:
+    def build(self, init: Init) -> Networks:
         return Networks(
             self.obs_spaces,
             self.action_space,
             self.config,
             dtype=self.dtype,
-            rngs=rngs,
+            init=init,
         )
 
     def networks(self, params: Params) -> Networks:
@@ -138,10 +136,10 @@ class Agent:
             "stoch": ((rssm.stoch,), np.dtype(index)),
         }
 
-    def _init(self, key: jax.Array) -> TrainState:
+    def init(self, seed: int) -> TrainState:
         """Fresh parameters; the slow critic starts as a copy of the critic."""
-        params = nnx.to_pure_dict(nnx.state(self.build(nnx.Rngs(key))))
-        return self.state_from(params)
+        params = nnx.to_pure_dict(nnx.state(self.build(Init(seed))))
+        return self.state_from(jax.device_put(params))
 
     def state_from(self, params: Params) -> TrainState:
         """A state that has not been updated yet, around given parameters."""

@@ -20,6 +20,7 @@ from dreamer.agent.networks import (
     ConvNorm,
     Dense,
     DType,
+    Init,
     Linear,
     RMSNorm,
 )
@@ -72,7 +73,7 @@ class Encoder(nnx.Module):
         config: EncoderConfig,
         *,
         dtype: DType,
-        rngs: nnx.Rngs,
+        init: Init,
     ):
         images, vectors = split_keys(spaces)
         self.images, self.vectors = tuple(images), tuple(vectors)
@@ -85,13 +86,13 @@ class Encoder(nnx.Module):
                 for k in vectors
             )
             size = (inputs, config.units, config.layers)
-            self.mlp = MLP(*size, dtype=dtype, rngs=rngs)
+            self.mlp = MLP(*size, dtype=dtype, init=init)
             self.width += config.units
         if images:
             channels = sum(spaces[k].shape[-1] for k in images)
             depths = [config.depth * stage for stage in STAGES]
             self.stages = nnx.List(
-                ConvNorm(inputs, units, dtype=dtype, rngs=rngs)
+                ConvNorm(inputs, units, dtype=dtype, init=init)
                 for inputs, units in zip([channels, *depths], depths)
             )
             height, width = image_grid(spaces[images[0]])
@@ -138,7 +139,7 @@ class Decoder(nnx.Module):
         rssm: RSSMConfig,
         *,
         dtype: DType,
-        rngs: nnx.Rngs,
+        init: Init,
     ):
         images, vectors = split_keys(spaces)
         self.images, self.vectors = tuple(images), tuple(vectors)
@@ -149,32 +150,32 @@ class Decoder(nnx.Module):
         stoch = rssm.stoch * rssm.classes
         if vectors:
             size = (stoch + rssm.deter, config.units, config.layers)
-            self.mlp = MLP(*size, dtype=dtype, rngs=rngs)
+            self.mlp = MLP(*size, dtype=dtype, init=init)
             self.heads = nnx.Dict(
                 {
                     k: Linear(
                         config.units,
                         math.prod(spaces[k].shape) * max(1, spaces[k].classes),
                         dtype=dtype,
-                        rngs=rngs,
+                        init=init,
                     )
                     for k in vectors
                 }
             )
         if images:
             self.grid = image_grid(spaces[images[0]])
-            self.build_image_layers(config, rssm.deter, stoch, rngs)
+            self.build_image_layers(config, rssm.deter, stoch, init)
 
     def build_image_layers(
-        self, config: DecoderConfig, deter: int, stoch: int, rngs: nnx.Rngs
+        self, config: DecoderConfig, deter: int, stoch: int, init: Init
     ) -> None:
-        kw = dict(dtype=self.dtype, rngs=rngs)
+        kw = dict(dtype=self.dtype, init=init)
         depths = [config.depth * stage for stage in STAGES]
         units = self.grid[0] * self.grid[1] * depths[-1]
         self.deter_in = BlockLinear(deter, units, DECODER_BLOCKS, **kw)
         self.stoch_in = Dense(stoch, 2 * config.units, **kw)
         self.stoch_out = Linear(2 * config.units, units, **kw)
-        self.norm = RMSNorm(depths[-1], dtype=self.dtype)
+        self.norm = RMSNorm(depths[-1], **kw)
         narrowing = depths[::-1]
         self.stages = nnx.List(
             ConvNorm(inputs, outputs, upsample=True, **kw)

@@ -22,15 +22,33 @@ NORM_EPS = 1e-4
 KERNEL = 5  # height and width of every convolution
 
 
-def init_kernel(
-    rngs: nnx.Rngs, shape: Sequence[int], fan_in: int, outscale: float = 1.0
-) -> nnx.Param:
-    """Truncated normal of standard deviation outscale / sqrt(fan_in)."""
-    if not outscale:
-        return nnx.Param(jnp.zeros(shape, f32))
-    scale = outscale / math.sqrt(fan_in) / TRUNCATED_STD
-    noise = jax.random.truncated_normal(rngs.params(), -2.0, 2.0, shape, f32)
-    return nnx.Param(scale * noise)
+class Init:
+    """Draws initial values on the host, one after the other from one seed.
+
+    Drawing on the host needs no compilation, which on a device takes longer
+    than all the drawing.  Without a seed all values are zero: enough where
+    only shapes are wanted.
+    """
+
+    def __init__(self, seed: int | None = None):
+        self.rng = None if seed is None else np.random.default_rng(seed)
+
+    def kernel(
+        self, shape: Sequence[int], fan_in: int, outscale: float = 1.0
+    ) -> nnx.Param:
+        """Truncated normal of standard deviation outscale / sqrt(fan_in)."""
+        if self.rng is None or not outscale:
+            return self.constant(shape, 0.0)
+        noise = self.rng.standard_normal(shape, np.float32)
+        while (outside := np.abs(noise) > 2).any():
+            redrawn = self.rng.standard_normal(outside.sum(), np.float32)
+            noise[outside] = redrawn
+        scale = outscale / math.sqrt(fan_in) / TRUNCATED_STD
+        return nnx.Param(noise * np.float32(scale))
+
+    def constant(self, shape: Sequence[int], value: float) -> nnx.Param:
+        """One value throughout, float32."""
+        return nnx.Param(np.full(shape, value, np.float32))
 
 
 class Linear(nnx.Module):
@@ -42,11 +60,11 @@ class Linear(nnx.Module):
         units: int,
         *,
         dtype: DType,
-        rngs: nnx.Rngs,
+        init: Init,
         outscale: float = 1.0,
     ):
-        self.kernel = init_kernel(rngs, (inputs, units), inputs, outscale)
-        self.bias = nnx.Param(jnp.zeros((units,), f32))
+        self.kernel = init.kernel((inputs, units), inputs, outscale)
+        self.bias = init.constant((units,), 0.0)
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -76,11 +94,11 @@ class BlockLinear(nnx.Module):
         blocks: int,
         *,
         dtype: DType,
-        rngs: nnx.Rngs,
+        init: Init,
     ):
         shape = (blocks, inputs // blocks, units // blocks)
-        self.kernel = init_kernel(rngs, shape, inputs)
-        self.bias = nnx.Param(jnp.zeros((units,), f32))
+        self.kernel = init.kernel(shape, inputs)
+        self.bias = init.constant((units,), 0.0)
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -93,8 +111,8 @@ class BlockLinear(nnx.Module):
 class RMSNorm(nnx.Module):
     """Over the last axis, computed in float32."""
 
-    def __init__(self, units: int, *, dtype: DType):
-        self.scale = nnx.Param(jnp.ones((units,), f32))
+    def __init__(self, units: int, *, dtype: DType, init: Init):
+        self.scale = init.constant((units,), 1.0)
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -107,11 +125,9 @@ class RMSNorm(nnx.Module):
 class Dense(nnx.Module):
     """Linear -> norm -> SiLU, (..., inputs) -> (..., units)."""
 
-    def __init__(
-        self, inputs: int, units: int, *, dtype: DType, rngs: nnx.Rngs
-    ):
-        self.linear = Linear(inputs, units, dtype=dtype, rngs=rngs)
-        self.norm = RMSNorm(units, dtype=dtype)
+    def __init__(self, inputs: int, units: int, *, dtype: DType, init: Init):
+        self.linear = Linear(inputs, units, dtype=dtype, init=init)
+        self.norm = RMSNorm(units, dtype=dtype, init=init)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return jax.nn.silu(self.norm(self.linear(x)))
@@ -127,11 +143,11 @@ class MLP(nnx.Module):
         layers: int,
         *,
         dtype: DType,
-        rngs: nnx.Rngs,
+        init: Init,
     ):
         widths = [inputs] + [units] * layers
         self.layers = nnx.List(
-            Dense(width, units, dtype=dtype, rngs=rngs)
+            Dense(width, units, dtype=dtype, init=init)
             for width in widths[:-1]
         )
 
@@ -151,13 +167,13 @@ class Head(nnx.Module):
         config,  # any of the head configs: has units and layers
         *,
         dtype: DType,
-        rngs: nnx.Rngs,
+        init: Init,
         outscale: float = 1.0,
     ):
         size = (inputs, config.units, config.layers)
-        self.mlp = MLP(*size, dtype=dtype, rngs=rngs)
+        self.mlp = MLP(*size, dtype=dtype, init=init)
         self.out = Linear(
-            config.units, outputs, dtype=dtype, rngs=rngs, outscale=outscale
+            config.units, outputs, dtype=dtype, init=init, outscale=outscale
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -177,12 +193,12 @@ class Conv(nnx.Module):
         units: int,
         *,
         dtype: DType,
-        rngs: nnx.Rngs,
+        init: Init,
         upsample: bool = False,
     ):
         shape = (KERNEL, KERNEL, inputs, units)
-        self.kernel = init_kernel(rngs, shape, KERNEL * KERNEL * inputs)
-        self.bias = nnx.Param(jnp.zeros((units,), f32))
+        self.kernel = init.kernel(shape, KERNEL * KERNEL * inputs)
+        self.bias = init.constant((units,), 0.0)
         self.dtype = dtype
         self.upsample = upsample
 
@@ -202,13 +218,13 @@ class ConvNorm(nnx.Module):
         units: int,
         *,
         dtype: DType,
-        rngs: nnx.Rngs,
+        init: Init,
         upsample: bool = False,
     ):
         self.conv = Conv(
-            inputs, units, dtype=dtype, rngs=rngs, upsample=upsample
+            inputs, units, dtype=dtype, init=init, upsample=upsample
         )
-        self.norm = RMSNorm(units, dtype=dtype)
+        self.norm = RMSNorm(units, dtype=dtype, init=init)
 
     def __call__(self, x: jax.Array, pool: bool = False) -> jax.Array:
         x = self.conv(x)

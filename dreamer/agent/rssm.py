@@ -19,6 +19,7 @@ from dreamer.agent.networks import (
     BlockLinear,
     Dense,
     DType,
+    Init,
     Linear,
     RMSNorm,
 )
@@ -51,9 +52,9 @@ class RSSM(nnx.Module):
         token_width: int,
         *,
         dtype: DType,
-        rngs: nnx.Rngs,
+        init: Init,
     ):
-        c, kw = config, dict(dtype=dtype, rngs=rngs)
+        c, kw = config, dict(dtype=dtype, init=init)
         self.config, self.dtype = config, dtype
         stoch = c.stoch * c.classes
         self.deter_in = Dense(c.deter, c.hidden, **kw)
@@ -61,10 +62,10 @@ class RSSM(nnx.Module):
         self.action_in = Dense(action_width, c.hidden, **kw)
         inputs = c.deter + 3 * c.hidden * c.blocks
         self.mix = BlockLinear(inputs, c.deter, c.blocks, **kw)
-        self.mix_norm = RMSNorm(c.deter, dtype=dtype)
+        self.mix_norm = RMSNorm(c.deter, **kw)
         self.gates = BlockLinear(c.deter, 3 * c.deter, c.blocks, **kw)
         self.posterior_in = Linear(c.deter + token_width, c.hidden, **kw)
-        self.posterior_norm = RMSNorm(c.hidden, dtype=dtype)
+        self.posterior_norm = RMSNorm(c.hidden, **kw)
         self.posterior_out = Linear(c.hidden, stoch, **kw)
         self.prior_mlp = MLP(c.deter, c.hidden, 2, **kw)
         self.prior_out = Linear(c.hidden, stoch, **kw)

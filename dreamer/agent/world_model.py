@@ -14,7 +14,7 @@ from flax import nnx
 
 from dreamer.agent.distributions import Bernoulli, Categorical, TwoHot
 from dreamer.agent.encoder import Decoder, Encoder, Obs
-from dreamer.agent.networks import DType, Head
+from dreamer.agent.networks import DType, Head, Init
 from dreamer.agent.rssm import RSSM, State
 from dreamer.hyperparameters import AgentConfig
 from dreamer.spaces import Space
@@ -46,9 +46,9 @@ class WorldModel(nnx.Module):
         config: AgentConfig,
         *,
         dtype: DType,
-        rngs: nnx.Rngs,
+        init: Init,
     ):
-        kw = dict(dtype=dtype, rngs=rngs)
+        kw = dict(dtype=dtype, init=init)
         rssm = config.dyn.rssm
         feat = rssm.deter + rssm.stoch * rssm.classes
         self.encoder = Encoder(obs_spaces, config.enc.simple, **kw)

@@ -1,0 +1,117 @@
+"""What must hold between settings, and of a task's name.
+
+Ranges of single settings stand beside them in `dreamer.config`; here are the
+conditions that one alone cannot break. Next: `dreamer.config.load`, which
+runs `check` last.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dreamer.options import ConfigError, did_you_mean
+from dreamer.train_ratio import first_full_step
+
+if TYPE_CHECKING:
+    from dreamer.config import Config
+
+# The encoder halves an image four times; the decoder starts from 8 blocks of
+# channels whatever the number of blocks of the recurrent core.
+IMAGE_MULTIPLE = 16
+DECODER_BLOCKS = 8
+
+
+def check(config: "Config") -> None:
+    """Find settings that do not go together.
+
+    Raises:
+      ConfigError: The first such setting, its value and what is allowed.
+    """
+    _check_task(config.task)
+    _check_logdir(config.logdir)
+    _check_sizes(config)
+    _check_replay(config)
+    agent = config.agent
+    if agent.policy.minstd > agent.policy.maxstd:
+        raise ConfigError(
+            f"agent.policy.minstd={agent.policy.minstd}: expected at most"
+            f" agent.policy.maxstd={agent.policy.maxstd}"
+        )
+    if agent.retnorm.perclo >= agent.retnorm.perchi:
+        raise ConfigError(
+            f"agent.retnorm.perclo={agent.retnorm.perclo}: expected less than"
+            f" agent.retnorm.perchi={agent.retnorm.perchi}"
+        )
+
+
+def _check_task(task: str) -> None:
+    # Here, not above: settings load without the environments' package.
+    from dreamer.envs.games import GAMES
+
+    suite, _, name = task.partition("_")
+    if suite == "gym" and name:
+        return
+    if suite in ("atari", "atari100k") and name in GAMES:
+        return
+    if suite in ("atari", "atari100k") and name:
+        hint = did_you_mean(name, GAMES).replace("mean ", f"mean {suite}_")
+        raise ConfigError(
+            f"task={task}: unknown game {name!r}"
+            f"{hint or '; --help lists the 57 games'}"
+        )
+    tasks = [f"{kind}_{x}" for x in GAMES for kind in ("atari100k", "atari")]
+    near = task if task not in GAMES else f"atari_{task}"
+    raise ConfigError(
+        f"task={task}: expected atari_<game>, atari100k_<game> or"
+        f" gym_<environment id>{did_you_mean(near, tasks)}"
+    )
+
+
+def _check_logdir(logdir: str) -> None:
+    path = Path(logdir)
+    try:
+        for folder in (path, *path.absolute().parents):
+            if folder.is_dir():
+                return
+            if folder.exists():
+                raise ConfigError(
+                    f"logdir={logdir}: expected a folder, and {folder} is a"
+                    " file"
+                )
+    except OSError as error:
+        raise ConfigError(f"logdir={logdir}: {error.strerror}") from None
+
+
+def _check_sizes(config: "Config") -> None:
+    """The sizes that layers need to divide evenly."""
+    for suite in ("atari", "atari100k", "gym"):
+        size = getattr(config.env, suite).size
+        if any(side % IMAGE_MULTIPLE for side in size):
+            raise ConfigError(
+                f"env.{suite}.size={size[0]},{size[1]}: expected multiples of"
+                f" {IMAGE_MULTIPLE}"
+            )
+    rssm = config.agent.dyn.rssm
+    for blocks in (rssm.blocks, DECODER_BLOCKS):
+        if rssm.deter % blocks:
+            raise ConfigError(
+                f"agent.dyn.rssm.deter={rssm.deter}: expected a multiple of"
+                f" {DECODER_BLOCKS} and of agent.dyn.rssm.blocks="
+                f"{rssm.blocks}"
+            )
+    depth = config.agent.dec.simple.depth
+    if 4 * depth % DECODER_BLOCKS:
+        raise ConfigError(
+            f"agent.dec.simple.depth={depth}: expected an even number"
+        )
+
+
+def _check_replay(config: "Config") -> None:
+    """Training starts once the replay holds batch_steps windows."""
+    window = config.replay_context + config.batch_length
+    least = first_full_step(config.run.envs, config.batch_steps, window)
+    if config.run.train_ratio and config.replay.size < least:
+        raise ConfigError(
+            f"replay.size={config.replay.size}: expected >= {least}, or no"
+            f" batch of {config.batch_size} x {config.batch_length} is ever"
+            " served"
+        )

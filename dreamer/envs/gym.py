@@ -1,0 +1,215 @@
+"""Any Gymnasium environment, in the shapes that the agent understands.
+
+Tasks named `gym_<id>` come here, for example `gym_CartPole-v1`, or
+`gym_<module>:<id>` for an environment that a module registers when it is
+imported. Observations become a flat dict of images, vectors and discrete
+values, continuous actions are scaled from [-1, 1] to their bounds. Read next:
+`vector.py`, which steps several of them.
+"""
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from PIL import Image
+
+from dreamer.config import GymConfig
+
+# Names that the program itself stores beside the observations.
+RESERVED = (
+    "action",
+    "deter",
+    "is_first",
+    "is_last",
+    "is_terminal",
+    "reward",
+    "stoch",
+)
+
+Converter = Callable[[Any], np.ndarray]
+
+
+def make_gym(env_id: str, config: GymConfig) -> "GymAdapter":
+    """Creates the registered environment of that id and adapts it.
+
+    Raises:
+        ValueError: if there is none, if a package that it needs is missing,
+            or if the agent cannot handle its observations or actions.
+    """
+    try:
+        # The agent never trains on bad data for want of the checker: spaces
+        # are checked here once, and it would cost time in every step.
+        env = gymnasium.make(env_id, disable_env_checker=True)
+    except (gymnasium.error.Error, ImportError) as error:
+        near = difflib.get_close_matches(env_id, gymnasium.registry, 1, 0.4)
+        known = env_id in gymnasium.registry or not near
+        hint = "" if known else f"; did you mean gym_{near[0]}?"
+        reason = " ".join(str(error).split())
+        raise ValueError(f"task is gym_{env_id}: {reason}{hint}") from None
+    return GymAdapter(env, config)
+
+
+class GymAdapter(gymnasium.Wrapper):
+    """Presents an environment with canonical spaces.
+
+    Observations are a dict with sorted keys; an observation that is no dict
+    gets the key `image`, `vector` or `discrete`. uint8 arrays with two or
+    three dimensions become images uint8 (height, width, channels) of
+    `config.size`, other arrays vectors float32 (n,), discrete values int64 ()
+    or (n,) counted from 0. Actions are an int counted from 0, or float32 (n,)
+    in [-1, 1].
+
+    Raises:
+        ValueError: if a space is not supported or a key is reserved.
+    """
+
+    def __init__(self, env: gymnasium.Env, config: GymConfig) -> None:
+        super().__init__(env)
+        self._repeat = config.repeat
+        self._is_dict = isinstance(env.observation_space, spaces.Dict)
+        if self._is_dict:
+            sources = dict(sorted(env.observation_space.items()))
+        else:
+            sources = {
+                _default_key(env.observation_space): (env.observation_space)
+            }
+        self._converters: dict[str, Converter] = {}
+        targets: dict[str, spaces.Space] = {}
+        for key, space in sources.items():
+            if key in RESERVED:
+                raise ValueError(
+                    f"observation key is {key!r}, allowed: any name but "
+                    f"{', '.join(RESERVED)}"
+                )
+            targets[key], self._converters[key] = _convert(
+                key, space, config.size
+            )
+        self.observation_space = spaces.Dict(targets)
+        self.action_space, self._to_action = _convert_action(env.action_space)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Starts an episode; arguments and result as in Gymnasium."""
+        obs, info = self.env.reset(seed=seed, options=options)
+        return self._to_obs(obs), info
+
+    def step(
+        self, action: Any
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Repeats the action, sums rewards, stops where an episode ends."""
+        action = self._to_action(action)
+        total = 0.0
+        for _ in range(self._repeat):
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        return self._to_obs(obs), total, terminated, truncated, info
+
+    def _to_obs(self, obs: Any) -> dict[str, np.ndarray]:
+        return {
+            key: convert(obs[key] if self._is_dict else obs)
+            for key, convert in self._converters.items()
+        }
+
+
+def _is_image(space: spaces.Space) -> bool:
+    return (
+        isinstance(space, spaces.Box)
+        and space.dtype == np.uint8
+        and len(space.shape) in (2, 3)
+    )
+
+
+def _default_key(space: spaces.Space) -> str:
+    if isinstance(space, spaces.Box):
+        return "image" if _is_image(space) else "vector"
+    return "discrete"
+
+
+def _convert(
+    key: str, space: spaces.Space, size: tuple[int, int]
+) -> tuple[spaces.Space, Converter]:
+    """The canonical space of an observation key and the way into it."""
+    if _is_image(space):
+        channels = space.shape[2] if len(space.shape) == 3 else 1
+        target = spaces.Box(0, 255, (*size, channels), np.uint8)
+        return target, lambda value: resize(np.asarray(value), size)
+    if isinstance(space, spaces.Box) and 0 not in space.shape:
+        count = int(np.prod(space.shape))
+        target = spaces.Box(-np.inf, np.inf, (count,), np.float32)
+        return target, lambda value: np.asarray(value, np.float32).reshape(-1)
+    if isinstance(space, spaces.Discrete):
+        return spaces.Discrete(space.n), lambda value: value - space.start
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.size:
+        return spaces.MultiDiscrete(space.nvec.reshape(-1)), (
+            lambda value: (value - space.start).reshape(-1)
+        )
+    raise ValueError(
+        f"observation space of {key!r} is {space}, allowed: Box, Discrete "
+        "and MultiDiscrete with at least one entry, or one Dict of these"
+    )
+
+
+def _convert_action(
+    space: spaces.Space,
+) -> tuple[spaces.Space, Callable[[Any], Any]]:
+    """The canonical space of the action and the way out of it."""
+    if isinstance(space, spaces.Discrete):
+        return spaces.Discrete(space.n), lambda action: action + space.start
+    if (
+        not isinstance(space, spaces.Box)
+        or not np.issubdtype(space.dtype, np.floating)
+        or 0 in space.shape
+    ):
+        raise ValueError(
+            f"action space is {space}, allowed: Discrete, or Box of floats "
+            "with at least one entry"
+        )
+    if not space.is_bounded():
+        raise ValueError(
+            f"action space is {space}, allowed: finite bounds in every "
+            "dimension"
+        )
+    low = space.low.astype(np.float64)
+    high = space.high.astype(np.float64)
+
+    def scale(action: np.ndarray) -> np.ndarray:
+        unit = (np.clip(action, -1.0, 1.0).reshape(space.shape) + 1.0) / 2.0
+        # Clipped again: rounding to float32 may step over a bound.
+        return np.clip(
+            (low + unit * (high - low)).astype(space.dtype),
+            space.low,
+            space.high,
+        )
+
+    count = int(np.prod(space.shape))
+    return spaces.Box(-1.0, 1.0, (count,), np.float32), scale
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes with Pillow's bilinear filter, channel by channel.
+
+    Args:
+        image: uint8 (height, width) or (height, width, channels).
+        size: (height, width) of the result.
+
+    Returns:
+        uint8 (*size, channels), the same pixels if they have that size.
+    """
+    image = image.reshape(*image.shape[:2], -1)
+    if image.shape[:2] == tuple(size):
+        return image
+    height, width = size
+    # One by one: Pillow would weight colours by a fourth channel as alpha.
+    channels = [
+        Image.fromarray(np.ascontiguousarray(image[..., index])).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
+        for index in range(image.shape[2])
+    ]
+    return np.stack(channels, -1)

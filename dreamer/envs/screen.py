@@ -1,0 +1,120 @@
+"""From emulator frames to the image that the agent sees.
+
+The element-wise maximum of the last two frames in RGB, resized with Pillow's
+bilinear filter, optionally turned gray after that ("Mastering diverse control
+tasks through world models", arXiv 2301.04104v2, Atari settings).
+
+Little changes on the screen from one policy step to the next, and resizing is
+the most expensive part of a step beside the emulator. Pillow resizes rows
+first and columns of the result after that, rounding to bytes in between, so
+rows and then columns that did not change can be kept: the pixels are the
+same. Read next: `palette.py`, and `atari.py`, which decides when a frame is
+shown and when an image is taken.
+"""
+
+import numpy as np
+from ale_py import ALEInterface
+from PIL import Image
+
+from dreamer.envs.palette import PALETTE
+
+
+class Screen:
+    """The last two frames of one emulator, pooled and resized.
+
+    Args:
+        ale: emulator with a game loaded.
+        size: (height, width) of the image.
+        gray: whether the image has one channel instead of three.
+
+    Raises:
+        RuntimeError: if the emulator has other colours than expected.
+    """
+
+    def __init__(
+        self, ale: ALEInterface, size: tuple[int, int], gray: bool
+    ) -> None:
+        self._ale = ale
+        self._gray = gray
+        shape = ale.getScreenDims()
+        # Colour numbers: the older and the newer frame, and the same as they
+        # were in the last image. Number 0 is black, as is all of that image.
+        self._older = np.zeros(shape, np.uint8)
+        self._newer = np.zeros(shape, np.uint8)
+        self._seen_older = np.zeros(shape, np.uint8)
+        self._seen_newer = np.zeros(shape, np.uint8)
+        # The last image between its two resizings, and when done.
+        self._rows = np.zeros((shape[0], size[1], 3), np.uint8)
+        self._image = np.zeros((*size, 3), np.uint8)
+        colors = PALETTE[ale.getScreen()].view(np.uint8).reshape(*shape, 4)
+        if not np.array_equal(colors[..., :3], ale.getScreenRGB()):
+            raise RuntimeError(
+                "the emulator's colours are not those of "
+                "dreamer/envs/palette.py; install the version of ale-py "
+                "that the requirements name"
+            )
+
+    def show(self) -> None:
+        """Takes in the emulator's current frame as the newest of the two."""
+        self._older, self._newer = self._newer, self._older
+        self._ale.getScreen(self._newer)
+
+    def image(self) -> np.ndarray:
+        """The agent's image of the last two frames, uint8 (H, W, 3 or 1)."""
+        rows = np.flatnonzero(
+            _rows_differ(self._older, self._seen_older)
+            | _rows_differ(self._newer, self._seen_newer)
+        )
+        if rows.size:
+            self._resize_columns(self._resize_rows(rows))
+        return to_gray(self._image) if self._gray else self._image.copy()
+
+    def _resize_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Brings these rows to the image's width, and says what it changed.
+
+        Returns:
+            The indices of columns of the image that are to be done again.
+        """
+        older, newer = self._older[rows], self._newer[rows]
+        self._seen_older[rows] = older
+        self._seen_newer[rows] = newer
+        pooled = np.maximum(
+            PALETTE[older].view(np.uint8), PALETTE[newer].view(np.uint8)
+        )
+        size = older.shape[1], len(rows)
+        picture = Image.frombuffer("RGBX", size, pooled, "raw", "RGBX", 0, 1)
+        picture = picture.resize(
+            (self._rows.shape[1], len(rows)), Image.Resampling.BILINEAR
+        )
+        after = np.asarray(picture)[..., :3]
+        columns = (after != self._rows[rows]).any((0, 2))
+        self._rows[rows] = after
+        return np.flatnonzero(columns)
+
+    def _resize_columns(self, columns: np.ndarray) -> None:
+        """Brings these columns of the image to its height."""
+        if not columns.size:
+            return
+        before = self._rows.take(columns, 1)  # (rows, columns, 3)
+        # The filter goes down: channels may lie beside each other as pixels.
+        width = 3 * len(columns)
+        size = width, before.shape[0]
+        picture = Image.frombuffer("L", size, before, "raw", "L", 0, 1)
+        picture = picture.resize(
+            (width, self._image.shape[0]), Image.Resampling.BILINEAR
+        )
+        self._image[:, columns] = np.asarray(picture).reshape(
+            -1, len(columns), 3
+        )
+
+
+def _rows_differ(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Which rows of two frames differ, bool (rows,), 8 pixels at a time."""
+    return (left.view(np.uint64) != right.view(np.uint64)).any(1)
+
+
+def to_gray(image: np.ndarray) -> np.ndarray:
+    """Luma of an RGB image, truncated: uint8 (H, W, 3) -> (H, W, 1)."""
+    red, green, blue = np.moveaxis(image, -1, 0)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    return luma.astype(np.uint8)[..., None]

@@ -1,0 +1,337 @@
+"""How a setting is declared, read from text, checked and listed.
+
+A setting is a field of a frozen dataclass, declared with `option(default,
+allowed, sentence)`; dataclasses nest, and a setting's *key* joins the field
+names with dots: `agent.dyn.rssm.deter`. This module knows nothing of which
+settings there are: those are in `dreamer.config`, which is what to read next.
+"""
+
+import dataclasses
+import difflib
+import math
+import textwrap
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+HELP_WIDTH = 100
+HELP_INDENT = 42
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A setting that a person got wrong; the message is one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            "".join(x if x.isprintable() else repr(x)[1:-1] for x in message)
+        )
+
+
+def option(
+    default: Any,
+    allowed: str | tuple[str, ...],
+    sentence: str,
+    resume: bool = False,
+) -> Any:
+    """Declare a setting as a dataclass field.
+
+    Args:
+      default: The value without any preset or flag. Its type is the field's:
+        bool, int, float, str, or a tuple of int or str.
+      allowed: An interval for numbers ("[1, inf)", "(0, 1]"; of a tuple: for
+        every number in it), the choices of a text, or "" for anything.
+      sentence: What the setting does, for `--help`.
+      resume: Whether a run may continue with another value of it.
+    """
+    metadata = {"allowed": allowed, "sentence": sentence, "resume": resume}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One key, with all that `option` was told about it."""
+
+    key: str
+    type: Any
+    value: Any
+    allowed: str | tuple[str, ...]
+    sentence: str
+    resume: bool
+
+    @property
+    def expected(self) -> str:
+        """What may be given, as words that follow 'expected'."""
+        items = typing.get_args(self.type)
+        if items and items[0] is int:
+            example = ",".join(["64"] * len(items))
+            kind = f"{len(items)} whole numbers as in {example}, each"
+            return f"{kind} {_limits(self.allowed)}"
+        if isinstance(self.allowed, tuple):
+            count = "one or more" if items else "one"
+            return f"{count} of {', '.join(self.allowed)}"
+        kinds = {
+            bool: "true or false",
+            int: "a whole number",
+            float: "a finite number",
+            str: "a text",
+        }
+        return f"{kinds[self.type]} {_limits(self.allowed)}".strip()
+
+
+def settings(config: Any, prefix: str = "") -> dict[str, Setting]:
+    """All settings of a config by key, in the order of declaration."""
+    found: dict[str, Setting] = {}
+    types = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        key, value = prefix + field.name, getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= settings(value, f"{key}.")
+        else:
+            found[key] = Setting(
+                key, types[field.name], value, **field.metadata
+            )
+    return found
+
+
+def apply(config: T, raw: Mapping[str, Any], where: str) -> T:
+    """A config with some settings replaced.
+
+    Args:
+      config: Where the other values come from.
+      raw: Values by key, as text or as YAML gave them.
+      where: Where they come from; begins the message of an error.
+
+    Raises:
+      ConfigError: An unknown key, or a value of the wrong type or range.
+    """
+    known = settings(config)
+    for key in raw:
+        if key not in known:
+            _unknown_key(key, known, where)
+    values = {key: parse(known[key], raw[key], where) for key in raw}
+    return _replace(config, values)
+
+
+def _replace(config: Any, values: Mapping[str, Any]) -> Any:
+    here: dict[str, Any] = {}
+    below: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        name, _, rest = key.partition(".")
+        if rest:
+            below.setdefault(name, {})[rest] = value
+        else:
+            here[name] = value
+    for name, inner in below.items():
+        here[name] = _replace(getattr(config, name), inner)
+    return dataclasses.replace(config, **here)
+
+
+def parse(setting: Setting, raw: Any, where: str) -> Any:
+    """The value that a text or a YAML value stands for.
+
+    Raises:
+      ConfigError: It has the wrong type or lies outside what is allowed.
+    """
+    items = typing.get_args(setting.type)
+    try:
+        if not items:
+            value = _scalar(setting.type, raw)
+            parts: tuple[Any, ...] = (value,)
+        else:
+            value = parts = tuple(_scalar(items[0], x) for x in _split(raw))
+            if len(items) != len(parts) and items[-1] is not Ellipsis:
+                raise ValueError
+            if items[0] is str and len(set(parts)) < max(len(parts), 1):
+                raise ValueError
+        if not all(_inside(part, setting.allowed) for part in parts):
+            raise ValueError
+    except (ValueError, OverflowError):
+        text = shown(raw) if raw is not None else "nothing"
+        hint = ""
+        if isinstance(setting.allowed, tuple):
+            words = str(raw).replace(",", " ").split()
+            wrong = [x for x in words if x not in setting.allowed]
+            hint = did_you_mean(" ".join(wrong[:1]), setting.allowed)
+        raise ConfigError(
+            f"{where}{setting.key}={text}: expected {setting.expected}{hint}"
+        ) from None
+    return value
+
+
+def _scalar(kind: type, raw: Any) -> Any:
+    """One bool, int, float or str; ValueError if it is not one."""
+    text = isinstance(raw, str)
+    if kind is bool:
+        words = {"true": True, "yes": True, "false": False, "no": False}
+        if str(raw).lower() not in words:
+            raise ValueError
+        return words[str(raw).lower()]
+    if kind is str:
+        if not text or not raw.strip():
+            raise ValueError
+        return raw
+    if isinstance(raw, bool) or not (text or isinstance(raw, int | float)):
+        raise ValueError
+    if kind is float:
+        return float(raw)
+    try:
+        return int(raw) if text else _whole(raw)
+    except ValueError:
+        return _whole(float(raw))  # 1e5
+
+
+def _whole(number: float) -> int:
+    if int(number) != number:
+        raise ValueError
+    return int(number)
+
+
+def _split(raw: Any) -> Iterable[Any]:
+    if isinstance(raw, str):
+        return raw.strip("()[] ").replace(",", " ").split()
+    if isinstance(raw, list | tuple):
+        return raw
+    raise ValueError
+
+
+def _interval(allowed: str) -> tuple[bool, float, float, bool]:
+    """'[1, inf)' as (is 1 allowed, 1, inf, is inf allowed)."""
+    low, high = allowed[1:-1].split(",")
+    return allowed[0] == "[", float(low), float(high), allowed[-1] == "]"
+
+
+def _inside(value: Any, allowed: str | tuple[str, ...]) -> bool:
+    if isinstance(allowed, tuple):
+        return value in allowed
+    if not allowed:
+        return True
+    from_low, low, high, to_high = _interval(allowed)
+    above = value > low or (from_low and value == low)
+    below = value < high or (to_high and value == high)
+    return above and below  # Neither holds of nan.
+
+
+def _limits(allowed: str | tuple[str, ...]) -> str:
+    """'[1, inf)' in words, '>= 1'; choices as they are."""
+    if isinstance(allowed, tuple):
+        return ", ".join(allowed)
+    if not allowed:
+        return ""
+    from_low, low, high, to_high = _interval(allowed)
+    if from_low and to_high:
+        return f"from {low:.12g} to {high:.12g}"
+    words = []
+    if math.isfinite(low):
+        words.append(f"{'>=' if from_low else '>'} {low:.12g}")
+    if math.isfinite(high):
+        words.append(f"{'<=' if to_high else '<'} {high:.12g}")
+    return " and ".join(words)
+
+
+def _unknown_key(key: str, known: Iterable[str], where: str) -> NoReturn:
+    inside = [name for name in known if name.startswith(f"{key}.")]
+    if inside:
+        some = ", ".join(inside[:3]) + (", ..." if inside[3:] else "")
+        raise ConfigError(f"{where}{key} is a group of settings: {some}")
+    last = key.rpartition(".")[2]
+    same = [name for name in known if name.rpartition(".")[2] == last]
+    hint = did_you_mean(key, same or known, cutoff=0.0 if same else 0.6)
+    raise ConfigError(
+        f"{where}{key}: unknown setting{hint or '; --help lists them all'}"
+    )
+
+
+def did_you_mean(word: str, words: Iterable[str], cutoff: float = 0.6) -> str:
+    """'; did you mean X?' with the nearest of `words`, or ''."""
+    near = difflib.get_close_matches(word, list(words), 1, cutoff)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def shown(value: Any) -> str:
+    """A value on one line, as a person would type it."""
+    if isinstance(value, list | tuple):
+        return ",".join(shown(item) for item in value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"{value:_}" if abs(value) >= 10_000 else str(value)
+    text = value if isinstance(value, str) else repr(value)
+    text = text if text.isprintable() and text else repr(text)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def split_flags(
+    argv: Sequence[str], known: Mapping[str, Setting]
+) -> tuple[list[str], dict[str, str]]:
+    """Entries of `--configs`, and the text of every other flag by key.
+
+    Raises:
+      ConfigError: A flag that is given twice or has no value or too many.
+    """
+    given: dict[str, list[str]] = {}
+    key = ""
+    for word in argv:
+        if word.startswith("--"):
+            key, equals, value = word[2:].partition("=")
+            if key in given:
+                raise ConfigError(f"--{key}: given twice")
+            given[key] = [value] if equals else []
+        elif key:
+            given[key].append(word)
+        else:
+            raise ConfigError(f"{word!r}: expected --configs or --key value")
+    entries = given.pop("configs", None)
+    if entries is not None and not any(entries):
+        raise ConfigError("--configs: expected presets or .yaml files")
+    return entries or [], _one_text_each(given, known)
+
+
+def _one_text_each(
+    given: Mapping[str, list[str]], known: Mapping[str, Setting]
+) -> dict[str, str]:
+    """Join the words of settings that take several, as `64 64`."""
+    for key, words in given.items():
+        if key not in known:
+            continue  # `apply` says so, with the nearest name.
+        if not any(words):
+            expected = known[key].expected
+            raise ConfigError(f"--{key}: a value is missing, {expected}")
+        several = isinstance(known[key].value, tuple)
+        if len(words) > 1 and not several:
+            raise ConfigError(
+                f"--{key}={words[0]}: one value expected, and then comes"
+                f" {words[1]!r}"
+            )
+    return {key: " ".join(words) for key, words in given.items()}
+
+
+def listing(config: Any) -> str:
+    """Every key with default, sentence and range, grouped, for `--help`."""
+    lines: list[str] = []
+    groups: dict[str, list[Setting]] = {}
+    for setting in settings(config).values():
+        groups.setdefault(setting.key.rpartition(".")[0], []).append(setting)
+    for name, members in groups.items():
+        group = config
+        for part in filter(None, name.split(".")):
+            group = getattr(group, part)
+        lines += ["", f"{name or 'general'}: {type(group).__doc__}"]
+        for setting in members:
+            lines += _entry(setting)
+    return "\n".join(lines)
+
+
+def _entry(setting: Setting) -> list[str]:
+    """`--key default sentence [range]`, wrapped in the last column."""
+    head = f"  --{setting.key:<24}  {shown(setting.value):<10}  "
+    limits = _limits(setting.allowed).removeprefix("from ")
+    # The range stays on one line: its blanks are tied while wrapping.
+    tied = f" [{limits}]".replace(" ", "\0") if limits else ""
+    text = f"{setting.sentence} {tied[1:]}".rstrip()
+    body = textwrap.wrap(text, HELP_WIDTH - HELP_INDENT)
+    body = [" " * HELP_INDENT + line.replace("\0", " ") for line in body]
+    if len(head) > HELP_INDENT:
+        return [head.rstrip(), *body]
+    return [head + body[0].lstrip(), *body[1:]]

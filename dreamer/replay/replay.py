@@ -1,0 +1,321 @@
+"""Replay: draws windows of past steps, gathers batches, refreshes latents.
+
+Paper: "Mastering diverse control tasks through world models"
+(arXiv 2301.04104v2). Batches mix an online queue, so that every step is
+trained on soon, with uniform draws. The latent states (`deter`, `stoch`) of
+acting are stored with the steps; a batch starts from a stored latent, and
+training writes fresh ones back.
+
+Shapes: N environments, K context steps, T trained steps, B windows a batch.
+A window is K + T consecutive steps of one environment and may cross episode
+borders. Read `ring.py` and `guard.py` before, `disk.py` after this file.
+
+Threads: one thread calls `add`, `draw`, `save` and `load`; `gather` and
+`write_back` may run in others. Steps that were drawn are not overwritten
+before their `gather` is over: `add` waits for it.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dreamer.replay import memory
+from dreamer.replay.disk import Chunks, sync_directory
+from dreamer.replay.guard import Guard, Positions
+from dreamer.replay.ring import Arrays, Ring, Spec
+
+FORMAT = 1
+
+
+class Replay:
+    """The newest steps of N environments that step together.
+
+    Args:
+      fields: Shape and dtype of each thing that never changes once added;
+        `is_first` and `is_last` (scalar bool) must be among them.
+      latents: The same for what `write_back` refreshes. May be bfloat16.
+      envs: N.
+      capacity: Steps over all environments; oldest first out.
+      context: K, at least 1.
+      length: T, at least 1.
+      seed: Of the uniform draws.
+      online: Whether each environment's stream, cut into consecutive windows
+        that do not overlap, is served window by window before uniform draws.
+
+    Raises:
+      ValueError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        fields: Spec,
+        latents: Spec,
+        envs: int,
+        capacity: int,
+        context: int,
+        length: int,
+        seed: int,
+        online: bool = True,
+    ) -> None:
+        self.envs = envs
+        self.context = context
+        self.length = length
+        self.online = online
+        self._check_arguments(fields, latents, capacity)
+        self.bytes_per_step = memory.bytes_per_step(fields, latents)
+        self._window = context + length
+        self._capacity = capacity // envs
+        self._fields = Ring(fields, envs, self._capacity)
+        self._latents = Ring(latents, envs, self._capacity)
+        self._field_chunks = Chunks("fields", self._fields)
+        self._latent_chunks = Chunks("latents", self._latents)
+        self._time = 0  # of the next step to add
+        self._first = 0  # of the first step ever held
+        self._queue: deque[tuple[int, int]] = deque()  # (env, start)
+        self._rng = np.random.Generator(np.random.PCG64(seed))
+        # Its lock is held while counters, queue or latents change.
+        self._guard = Guard()
+
+    def __len__(self) -> int:
+        """Steps held, over all environments."""
+        return self.envs * (self._time - self._oldest)
+
+    @property
+    def windows(self) -> int:
+        """Complete windows held, that is, start positions to draw from."""
+        return self.envs * self._starts
+
+    def add(self, step: Mapping[str, np.ndarray]) -> None:
+        """Adds one step of every environment.
+
+        Args:
+          step: All fields and latents, each (N, ...) of its dtype.
+
+        Raises:
+          ValueError: A name is missing or unknown, or a shape or dtype is
+            not the declared one. Nothing was added.
+          RuntimeError: Windows that this step would overwrite were drawn
+            and then neither gathered nor released.
+        """
+        fields = self._fields.checked(step, (self.envs,))
+        latents = self._latents.checked(step, (self.envs,))
+        if len(step) != len(fields) + len(latents):
+            unknown = sorted(step.keys() - fields.keys() - latents.keys())
+            raise ValueError(f"replay has no field {unknown[0]}")
+        with self._guard.lock:
+            if self._time >= self._capacity:
+                self._guard.wait(self._time - self._capacity)
+            self._fields.put(self._time, fields)
+            self._latents.put(self._time, latents)
+            self._time += 1
+            while self._queue and self._queue[0][1] < self._oldest:
+                self._queue.popleft()
+            if self.online and self._time % self._window == 0:
+                start = self._time - self._window
+                self._queue.extend((env, start) for env in range(self.envs))
+
+    def draw(self, batch_size: int) -> Positions:
+        """Chooses windows: queued ones first, then uniformly with repeats.
+
+        The windows stay intact until `gather` returns them. A draw that is
+        not wanted any more must be handed to `release`.
+
+        Raises:
+          ValueError: No complete window is held.
+        """
+        with self._guard.lock:
+            if not self._starts:
+                raise ValueError(
+                    f"replay holds {len(self) // self.envs} steps per"
+                    f" environment; a batch needs {self._window}"
+                )
+            count = min(batch_size, len(self._queue))
+            queued = [self._queue.popleft() for _ in range(count)]
+            online = np.array(queued, np.int64).reshape(count, 2)
+            chosen = self._rng.integers(0, self.windows, batch_size - count)
+            env, start = np.divmod(chosen, self._starts)
+            positions = Positions(
+                np.concatenate([online[:, 0], env]),
+                np.concatenate([online[:, 1], start + self._oldest]),
+            )
+            self._guard.reserve(positions)
+        return positions
+
+    def gather(self, positions: Positions) -> Arrays:
+        """Copies windows into a batch; safe beside `add` in other threads.
+
+        `is_first` is true at the first step of every window. Where the next
+        step of the window begins an episode, `is_last` is true, even if the
+        episode was abandoned without one.
+
+        Returns:
+          Every field as (B, K + T, ...) and every latent, as it stands now,
+          of context step K - 1 as (B, ...), in newly allocated arrays.
+
+        Raises:
+          ValueError: The windows were gathered or released before, and have
+            been overwritten since.
+        """
+        with self._guard.lock:
+            self._guard.begin(positions, self._oldest)
+        try:
+            times = positions.start[:, None] + np.arange(self._window)
+            batch = self._fields.take(positions.env[:, None], times)
+            carry = positions.start + self.context - 1
+            with self._guard.lock:  # a write-back may not come between
+                batch |= self._latents.take(positions.env, carry)
+        finally:
+            self._guard.end(positions)
+        batch["is_first"][:, 0] = True
+        batch["is_last"][:, :-1] |= batch["is_first"][:, 1:]
+        return batch
+
+    def release(self, positions: Positions) -> None:
+        """Gives up windows that were drawn and will not be gathered."""
+        self._guard.release(positions)
+
+    def write_back(
+        self, positions: Positions, latents: Mapping[str, np.ndarray]
+    ) -> None:
+        """Replaces the latents of the T trained steps of each window.
+
+        Steps that have been overwritten by newer ones are skipped.
+
+        Args:
+          positions: As drawn.
+          latents: Every latent as (B, T, ...).
+
+        Raises:
+          ValueError: A latent is missing or of another shape or dtype.
+        """
+        lead = (len(positions.env), self.length)
+        values = self._latents.checked(latents, lead)
+        with self._guard.lock:
+            for row, (env, start) in enumerate(
+                zip(positions.env, positions.start, strict=True)
+            ):
+                first = int(start) + self.context
+                stop = first + self.length
+                kept = max(first, self._oldest)
+                if kept >= stop:
+                    continue
+                fresh = {k: v[row, kept - first :] for k, v in values.items()}
+                self._latents.write(int(env), kept, fresh)
+                self._latent_chunks.touch(int(env), kept, stop)
+
+    def save(self, directory: Path) -> dict[str, Any]:
+        """Writes what changed since the last save into `directory`.
+
+        Returns:
+          The manifest, JSON-able: everything that `load` needs to continue
+          exactly, with the names and checksums of the files under "files".
+          Draws that are not gathered yet are not part of it.
+
+        Raises:
+          OSError: The disk is full or the directory cannot be written.
+        """
+        directory = Path(directory)
+        with self._guard.lock:
+            directory.mkdir(parents=True, exist_ok=True)
+            span = (self._oldest, self._time)
+            files = {
+                chunks.kind: chunks.save(directory, *span)
+                for chunks in (self._field_chunks, self._latent_chunks)
+            }
+            sync_directory(directory)
+            return {
+                **self._identity(),
+                "oldest": self._oldest,
+                "time": self._time,
+                "queue": [list(entry) for entry in self._queue],
+                "rng": self._rng.bit_generator.state,
+                "files": files,
+            }
+
+    def load(self, directory: Path, manifest: Mapping[str, Any]) -> None:
+        """Continues exactly where the replay that was saved stood.
+
+        The capacity may differ as long as the saved steps fit.
+
+        Raises:
+          ValueError: This replay is not empty, is of another make than the
+            saved one, or a file is missing or damaged.
+        """
+        if self._time:
+            raise ValueError("replay must be empty to load into it")
+        self._check_identity(manifest)
+        oldest, time = manifest["oldest"], manifest["time"]
+        if time - oldest > self._capacity:
+            raise ValueError(
+                f"replay capacity {self._capacity * self.envs} is less than"
+                f" the {(time - oldest) * self.envs} steps saved"
+            )
+        with self._guard.lock:
+            for chunks in (self._field_chunks, self._latent_chunks):
+                entries = manifest["files"][chunks.kind]
+                chunks.load(Path(directory), entries, oldest, time)
+            for chunks in (self._field_chunks, self._latent_chunks):
+                chunks.adopt(Path(directory), manifest["files"][chunks.kind])
+            self._first, self._time = oldest, time
+            self._queue = deque((e, start) for e, start in manifest["queue"])
+            self._rng.bit_generator.state = manifest["rng"]
+
+    @property
+    def _oldest(self) -> int:
+        """Time of the oldest step held."""
+        return max(self._first, self._time - self._capacity)
+
+    @property
+    def _starts(self) -> int:
+        """Complete windows held of one environment."""
+        return max(0, self._time - self._oldest - self._window + 1)
+
+    def _identity(self) -> dict[str, Any]:
+        """What a saved replay must have in common with one that loads it."""
+        identity: dict[str, Any] = {"format": FORMAT}
+        for key in ("envs", "context", "length", "online"):
+            identity[key] = getattr(self, key)
+        for ring, kind in ((self._fields, "field"), (self._latents, "latent")):
+            for name, (shape, dtype) in sorted(ring.spec.items()):
+                identity[f"{kind} {name}"] = f"{dtype.name}{list(shape)}"
+        return identity
+
+    def _check_identity(self, manifest: Mapping[str, Any]) -> None:
+        identity = self._identity()
+        saved = {
+            key: value
+            for key, value in manifest.items()
+            if key in identity or key.startswith(("field ", "latent "))
+        }
+        for key in sorted(saved.keys() | identity.keys()):
+            old, new = saved.get(key, "none"), identity.get(key, "none")
+            if old != new:
+                raise ValueError(
+                    f"replay {key} is {old} in the checkpoint, {new} here"
+                )
+
+    def _check_arguments(
+        self, fields: Spec, latents: Spec, capacity: int
+    ) -> None:
+        least = {"envs": 1, "context": 1, "length": 1}
+        for key, value in least.items():
+            if getattr(self, key) < value:
+                raise ValueError(
+                    f"replay {key}={getattr(self, key)} must be >= {value}"
+                )
+        needed = self.envs * (self.context + self.length)
+        if capacity < needed:
+            raise ValueError(
+                f"replay capacity={capacity} must be >= {needed}, one window"
+                f" for each of {self.envs} environments"
+            )
+        for name in ("is_first", "is_last"):
+            shape, dtype = fields.get(name, (None, None))
+            if shape != () or np.dtype(dtype) != np.bool_:
+                raise ValueError(f"replay field {name} must be a scalar bool")
+        both = sorted(fields.keys() & latents.keys())
+        if both:
+            raise ValueError(f"replay field {both[0]} is also a latent")
