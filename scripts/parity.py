@@ -102,6 +102,7 @@ def our_path(name: str) -> tuple[str | int, ...]:
 
 
 def get(tree: dict, path: tuple[str | int, ...]) -> jax.Array:
+    """The entry of a nested dict at a path."""
     for part in path:
         tree = tree[part]
     return tree
@@ -167,6 +168,7 @@ def agent_config(config: dict) -> AgentConfig:
 
 
 def make_agent(fixture: Fixture) -> Agent:
+    """The product\'s agent with the dimensions of a fixture."""
     config = fixture.config
     return Agent(
         {"image": Space("image", tuple(config["size"]))},
@@ -224,7 +226,7 @@ def argmax_samples() -> Iterator[None]:
     """Replaces every categorical sample by the arg-max of its logits."""
     original = jax.random.categorical
 
-    def argmax(key, logits, axis=-1, shape=None, **kwargs):
+    def argmax(key, logits, axis=-1):
         return jnp.argmax(logits, axis)
 
     jax.random.categorical = argmax
@@ -287,6 +289,7 @@ class Table:
 def check_metrics(
     table: Table, name: str, fixture: Fixture, metrics: dict
 ) -> None:
+    """Every metric that the fixture has under `expect/<name>`."""
     for key, theirs in fixture.under(f"expect/{name}").items():
         if key not in metrics:
             raise FixtureError(f"we have no metric named {key!r}")
@@ -395,6 +398,7 @@ def run(fixture: Fixture) -> Table:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("fixture", type=Path, help="fixture file (.npz)")
     args = parser.parse_args(argv)

@@ -1,0 +1,11 @@
+"""The learning agent, pure JAX; modules are in the order of the paper.
+
+agent.py         train state, the one update, the acting step
+world_model.py   encoder, RSSM, decoder, heads, and their loss
+encoder.py       images and vectors to tokens, states to reconstructions
+rssm.py          recurrent state-space model: core, prior, posterior
+actor_critic.py  actor and critic, in imagination and on replay
+returns.py       lambda-returns and the range of returns
+optim.py         AGC and LaProp
+networks.py      layers;  distributions.py  what heads predict
+"""

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-
 sg = jax.lax.stop_gradient
 f32 = jnp.float32
 

@@ -7,6 +7,7 @@ consumes the tokens and feeds the decoder.
 """
 
 import math
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +94,7 @@ class Encoder(nnx.Module):
             depths = [config.depth * stage for stage in STAGES]
             self.stages = nnx.List(
                 ConvNorm(inputs, units, dtype=dtype, init=init)
-                for inputs, units in zip([channels, *depths], depths)
+                for inputs, units in pairwise([channels, *depths])
             )
             height, width = image_grid(spaces[images[0]])
             self.width += height * width * depths[-1]
@@ -109,7 +110,7 @@ class Encoder(nnx.Module):
     def flat_vectors(self, obs: Obs) -> jax.Array:
         """symlog of vectors and one-hot of discrete, (..., inputs)."""
         parts = []
-        for key, classes in zip(self.vectors, self.classes):
+        for key, classes in zip(self.vectors, self.classes, strict=True):
             if not classes:
                 parts.append(symlog(obs[key].astype(f32)))
                 continue
@@ -179,7 +180,7 @@ class Decoder(nnx.Module):
         narrowing = depths[::-1]
         self.stages = nnx.List(
             ConvNorm(inputs, outputs, upsample=True, **kw)
-            for inputs, outputs in zip(narrowing[:-1], narrowing[1:])
+            for inputs, outputs in pairwise(narrowing)
         )
         self.out = Conv(depths[0], sum(self.channels), upsample=True, **kw)
 
@@ -206,14 +207,15 @@ class Decoder(nnx.Module):
     def split_images(self, pixels: jax.Array) -> Obs:
         """(..., sum of channels) -> one array per image key."""
         ends = [sum(self.channels[: i + 1]) for i in range(len(self.images))]
-        return dict(zip(self.images, jnp.split(pixels, ends[:-1], -1)))
+        parts = jnp.split(pixels, ends[:-1], -1)
+        return dict(zip(self.images, parts, strict=True))
 
     def vector_loss(self, deter: jax.Array, stoch: jax.Array, obs: Obs) -> Obs:
         """Symlog squared error, or cross-entropy for discrete: (N,) each."""
         losses = {}
         x = self.mlp(jnp.concatenate([stoch, deter], -1))
         for key, classes, shape in zip(
-            self.vectors, self.classes, self.shapes
+            self.vectors, self.classes, self.shapes, strict=True
         ):
             out = self.heads[key](x).astype(f32)
             if classes:

@@ -72,4 +72,5 @@ class ReturnRange(NamedTuple):
 
 
 def initial_return_range() -> ReturnRange:
+    """No range yet: both ends at zero."""
     return ReturnRange(jnp.zeros(()), jnp.zeros(()))

@@ -115,4 +115,5 @@ def group_kl(left: Categorical, right: Categorical) -> jax.Array:
 
 
 def sg_dist(dist: Categorical) -> Categorical:
+    """The same distribution behind a stop-gradient."""
     return Categorical(sg(dist.log_probs))

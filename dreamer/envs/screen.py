@@ -8,8 +8,9 @@ Little changes on the screen from one policy step to the next, and resizing is
 the most expensive part of a step beside the emulator. Pillow resizes rows
 first and columns of the result after that, rounding to bytes in between, so
 rows and then columns that did not change can be kept: the pixels are the
-same. Read next: `palette.py`, and `atari.py`, which decides when a frame is
-shown and when an image is taken.
+same. For some sizes Pillow takes columns first; then nothing is kept. Read
+next: `palette.py`, and `atari.py`, which decides when a frame is shown and
+when an image is taken.
 """
 
 import numpy as np
@@ -46,6 +47,7 @@ class Screen:
         # The last image between its two resizings, and when done.
         self._rows = np.zeros((shape[0], size[1], 3), np.uint8)
         self._image = np.zeros((*size, 3), np.uint8)
+        self._rows_first = _rows_first(shape, size)
         colors = PALETTE[ale.getScreen()].view(np.uint8).reshape(*shape, 4)
         if not np.array_equal(colors[..., :3], ale.getScreenRGB()):
             raise RuntimeError(
@@ -61,6 +63,9 @@ class Screen:
 
     def image(self) -> np.ndarray:
         """The agent's image of the last two frames, uint8 (H, W, 3 or 1)."""
+        if not self._rows_first:
+            image = self._resize_all()
+            return to_gray(image) if self._gray else image
         rows = np.flatnonzero(
             _rows_differ(self._older, self._seen_older)
             | _rows_differ(self._newer, self._seen_newer)
@@ -68,6 +73,10 @@ class Screen:
         if rows.size:
             self._resize_columns(self._resize_rows(rows))
         return to_gray(self._image) if self._gray else self._image.copy()
+
+    def _resize_all(self) -> np.ndarray:
+        pooled = _pool(self._older, self._newer)
+        return _resize(pooled, "RGBX", self._image.shape[:2])[..., :3].copy()
 
     def _resize_rows(self, rows: np.ndarray) -> np.ndarray:
         """Brings these rows to the image's width, and says what it changed.
@@ -78,15 +87,8 @@ class Screen:
         older, newer = self._older[rows], self._newer[rows]
         self._seen_older[rows] = older
         self._seen_newer[rows] = newer
-        pooled = np.maximum(
-            PALETTE[older].view(np.uint8), PALETTE[newer].view(np.uint8)
-        )
-        size = older.shape[1], len(rows)
-        picture = Image.frombuffer("RGBX", size, pooled, "raw", "RGBX", 0, 1)
-        picture = picture.resize(
-            (self._rows.shape[1], len(rows)), Image.Resampling.BILINEAR
-        )
-        after = np.asarray(picture)[..., :3]
+        size = len(rows), self._rows.shape[1]
+        after = _resize(_pool(older, newer), "RGBX", size)[..., :3]
         columns = (after != self._rows[rows]).any((0, 2))
         self._rows[rows] = after
         return np.flatnonzero(columns)
@@ -97,15 +99,39 @@ class Screen:
             return
         before = self._rows.take(columns, 1)  # (rows, columns, 3)
         # The filter goes down: channels may lie beside each other as pixels.
-        width = 3 * len(columns)
-        size = width, before.shape[0]
-        picture = Image.frombuffer("L", size, before, "raw", "L", 0, 1)
-        picture = picture.resize(
-            (width, self._image.shape[0]), Image.Resampling.BILINEAR
-        )
-        self._image[:, columns] = np.asarray(picture).reshape(
-            -1, len(columns), 3
-        )
+        before = before.reshape(len(before), -1)  # (rows, columns * 3)
+        size = self._image.shape[0], before.shape[1]
+        after = _resize(before, "L", size)
+        self._image[:, columns] = after.reshape(size[0], -1, 3)
+
+
+def _pool(older: np.ndarray, newer: np.ndarray) -> np.ndarray:
+    """Colour numbers (H, W) of two frames -> pooled uint8 (H, W, 4)."""
+    pooled = np.maximum(
+        PALETTE[older].view(np.uint8), PALETTE[newer].view(np.uint8)
+    )
+    return pooled.reshape(*older.shape, 4)
+
+
+def _resize(
+    pixels: np.ndarray, mode: str, size: tuple[int, int]
+) -> np.ndarray:
+    """Pillow's resizing of an array in one of its modes, without a copy."""
+    height, width = pixels.shape[:2]
+    picture = Image.frombuffer(
+        mode, (width, height), pixels, "raw", mode, 0, 1
+    )
+    picture = picture.resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(picture)
+
+
+def _rows_first(source: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether Pillow resizes rows before columns for these sizes."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (*source, 4), np.uint8)
+    rows = _resize(noise, "RGBX", (source[0], size[1]))
+    both = _resize(np.ascontiguousarray(rows), "RGBX", size)
+    return np.array_equal(both, _resize(noise, "RGBX", size))
 
 
 def _rows_differ(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -53,7 +53,6 @@ class Chunks:
     def __init__(self, kind: str, ring: Ring) -> None:
         self.kind = kind
         self.ring = ring
-        self._directory: Path | None = None
         self._files: dict[tuple[int, int], ChunkFile] = {}
         self._stale: set[tuple[int, int]] = set()
 
@@ -70,10 +69,6 @@ class Chunks:
         Returns:
           One JSON-able entry for each file that these steps are in.
         """
-        directory = directory.resolve()
-        if directory != self._directory:
-            self._directory = directory
-            self._files = {}
         files = {}
         for key, start, stop in self._spans(oldest, time):
             file = self._files.get(key)
@@ -104,7 +99,6 @@ class Chunks:
         Raises:
           ValueError: A file is missing, truncated or damaged.
         """
-        directory = directory.resolve()
         files = _by_chunk(entries)
         for key, start, stop in self._spans(oldest, time):
             file = files.get(key)
@@ -118,11 +112,8 @@ class Chunks:
             kept_values = {name: x[kept] for name, x in values.items()}
             self.ring.write(file.env, start, kept_values)
 
-    def adopt(
-        self, directory: Path, entries: Iterable[Mapping[str, Any]]
-    ) -> None:
+    def adopt(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Lets later saves build on the files that were just loaded."""
-        self._directory = directory.resolve()
         self._files = _by_chunk(entries)
 
     def _spans(
@@ -214,6 +205,8 @@ def _by_chunk(
 
 
 def _present(directory: Path, file: ChunkFile) -> bool:
+    # No two files ever share a name, so that in another directory, or after
+    # a clean-up, the name is either absent or means the same content.
     try:
         return (directory / file.name).stat().st_size == file.bytes
     except OSError:

@@ -84,6 +84,11 @@ class Replay:
         return self.envs * (self._time - self._oldest)
 
     @property
+    def capacity(self) -> int:
+        """Steps held when full, over all environments."""
+        return self.envs * self._capacity
+
+    @property
     def windows(self) -> int:
         """Complete windows held, that is, start positions to draw from."""
         return self.envs * self._starts
@@ -258,7 +263,7 @@ class Replay:
                 entries = manifest["files"][chunks.kind]
                 chunks.load(Path(directory), entries, oldest, time)
             for chunks in (self._field_chunks, self._latent_chunks):
-                chunks.adopt(Path(directory), manifest["files"][chunks.kind])
+                chunks.adopt(manifest["files"][chunks.kind])
             self._first, self._time = oldest, time
             self._queue = deque((e, start) for e, start in manifest["queue"])
             self._rng.bit_generator.state = manifest["rng"]
