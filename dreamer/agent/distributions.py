@@ -157,7 +157,8 @@ class TwoHot:
         summed left to right, the huge bins would leave a rounding error.
         """
         half = self.logits.shape[-1] // 2
-        weighted = jax.nn.softmax(self.logits, -1) * self.bins
+        bins = jnp.broadcast_to(self.bins, self.logits.shape)
+        weighted = jax.nn.softmax(self.logits, -1) * bins
         left = weighted[..., :half]
         right = weighted[..., ::-1][..., :half]
         return (left + right).sum(-1)  # an odd count's middle bin is 0
@@ -170,7 +171,8 @@ class TwoHot:
         """
         bins = jnp.asarray(self.bins)
         last = len(bins) - 1
-        above = (bins <= target[..., None]).sum(-1)
+        rows = jnp.broadcast_to(bins, self.logits.shape)  # (..., bins)
+        above = (rows <= target[..., None]).sum(-1)
         below = jnp.clip(above - 1, 0, last)
         above = jnp.clip(above, 0, last)
         gap = jnp.where(below == above, 1.0, bins[above] - bins[below])

@@ -93,7 +93,7 @@ class Encoder(nnx.Module):
             channels = sum(spaces[k].shape[-1] for k in images)
             depths = [config.depth * stage for stage in STAGES]
             self.stages = nnx.List(
-                ConvNorm(inputs, units, dtype=dtype, init=init)
+                ConvNorm(inputs, units, dtype=dtype, init=init, resize="down")
                 for inputs, units in pairwise([channels, *depths])
             )
             height, width = image_grid(spaces[images[0]])
@@ -126,7 +126,7 @@ class Encoder(nnx.Module):
         x = x.reshape(-1, *x.shape[-3:])  # (N, h, w, c)
         x = x.astype(self.dtype) / 255 - 0.5
         for stage in self.stages:
-            x = stage(x, pool=True)
+            x = stage(x)
         return x.reshape(*lead, -1)
 
 
@@ -179,10 +179,10 @@ class Decoder(nnx.Module):
         self.norm = RMSNorm(depths[-1], **kw)
         narrowing = depths[::-1]
         self.stages = nnx.List(
-            ConvNorm(inputs, outputs, upsample=True, **kw)
+            ConvNorm(inputs, outputs, resize="up", **kw)
             for inputs, outputs in pairwise(narrowing)
         )
-        self.out = Conv(depths[0], sum(self.channels), upsample=True, **kw)
+        self.out = Conv(depths[0], sum(self.channels), resize="up", **kw)
 
     def decode_images(self, deter: jax.Array, stoch: jax.Array) -> jax.Array:
         """Pixels in 0..1 of all images, channels in key order.

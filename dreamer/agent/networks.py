@@ -7,6 +7,7 @@ the `dtype` given to the constructor.  Next: encoder.py, rssm.py.
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -180,11 +181,15 @@ class Head(nnx.Module):
         return self.out(self.mlp(x)).astype(f32)
 
 
+Resize = Literal["none", "up", "down"]
+
+
 class Conv(nnx.Module):
     """5x5 convolution, stride 1, zero-padded: (N, h, w, c) -> (N, h, w, d).
 
-    With `upsample`, x is first enlarged twofold by repeating its pixels,
-    giving (N, 2h, 2w, d).
+    `resize="up"`: x is first enlarged twofold by repeating its pixels, giving
+    (N, 2h, 2w, d).  `resize="down"`: the result is max-pooled over 2x2
+    windows, giving (N, h/2, w/2, d).
     """
 
     def __init__(
@@ -194,23 +199,26 @@ class Conv(nnx.Module):
         *,
         dtype: DType,
         init: Init,
-        upsample: bool = False,
+        resize: Resize = "none",
     ):
         shape = (KERNEL, KERNEL, inputs, units)
         self.kernel = init.kernel(shape, KERNEL * KERNEL * inputs)
         self.bias = init.constant((units,), 0.0)
         self.dtype = dtype
-        self.upsample = upsample
+        self.op = {"none": conv, "up": upsampled_conv, "down": pooled_conv}[
+            resize
+        ]
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.kernel[...]
-        op = upsampled_conv if self.upsample else conv
-        y = op(x.astype(self.dtype), kernel.astype(self.dtype))
-        return y + self.bias[...].astype(self.dtype)
+        kernel = self.kernel[...].astype(self.dtype)
+        # The bias is the same for all pixels, so pooling may come before it.
+        return self.op(x.astype(self.dtype), kernel) + self.bias[...].astype(
+            self.dtype
+        )
 
 
 class ConvNorm(nnx.Module):
-    """Conv with its norm, the activation left to the caller's order."""
+    """Conv -> norm -> SiLU; with `pool`, 2x2 max-pooling after the conv."""
 
     def __init__(
         self,
@@ -219,17 +227,13 @@ class ConvNorm(nnx.Module):
         *,
         dtype: DType,
         init: Init,
-        upsample: bool = False,
+        resize: Resize = "none",
     ):
-        self.conv = Conv(
-            inputs, units, dtype=dtype, init=init, upsample=upsample
-        )
+        self.conv = Conv(inputs, units, dtype=dtype, init=init, resize=resize)
         self.norm = RMSNorm(units, dtype=dtype, init=init)
 
-    def __call__(self, x: jax.Array, pool: bool = False) -> jax.Array:
-        x = self.conv(x)
-        x = max_pool(x) if pool else x
-        return jax.nn.silu(self.norm(x))
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.nn.silu(self.norm(self.conv(x)))
 
 
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -277,7 +281,48 @@ def upsampled_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return y.reshape(n, 2 * h, 2 * w, d)
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-    """Maximum over 2x2 windows: (N, h, w, c) -> (N, h/2, w/2, c)."""
-    rows = jnp.maximum(x[:, 0::2], x[:, 1::2])
-    return jnp.maximum(rows[:, :, 0::2], rows[:, :, 1::2])
+# The 5x5 taps as seen from 2x2 groups of pixels: output pixel p of its group
+# meets, through tap k, pixel s of the group that is a - 1 away: (p, a, s, k).
+GROUP_TAPS = np.array(
+    [
+        [
+            [[p + k - 2 == 2 * (a - 1) + s for k in range(5)] for s in (0, 1)]
+            for a in (0, 1, 2)
+        ]
+        for p in (0, 1)
+    ],
+    np.float32,
+)
+FEW_CHANNELS = 4  # so few make a matrix product too thin to be fast
+
+
+def pooled_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Maximum of `conv` over 2x2 windows.
+
+    With few input channels, the same sums arranged as one 3x3 convolution
+    over 2x2 groups of pixels with four times the channels, of input and of
+    output; the maximum is then over channels.
+
+    Args:
+      x: (N, h, w, c).
+      kernel: (5, 5, c, d).
+
+    Returns:
+      (N, h/2, w/2, d).
+    """
+    n, h, w, c = x.shape
+    d = kernel.shape[-1]
+    if c > FEW_CHANNELS:
+        y = conv(x, kernel).reshape(n, h // 2, 2, w // 2, 2, d)
+        y = y.transpose(2, 4, 0, 1, 3, 5)  # (2, 2, N, h/2, w/2, d)
+    else:
+        x = x.reshape(n, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
+        taps = jnp.asarray(GROUP_TAPS, kernel.dtype)
+        groups = jnp.einsum("pask,qbtl,klcd->abstcpqd", taps, taps, kernel)
+        y = conv(
+            x.reshape(n, h // 2, w // 2, 4 * c),
+            groups.reshape(3, 3, 4 * c, 4 * d),
+        )
+        y = y.reshape(n, h // 2, w // 2, 2, 2, d).transpose(3, 4, 0, 1, 2, 5)
+    rows = jnp.maximum(y[0], y[1])
+    return jnp.maximum(rows[0], rows[1])
