@@ -17,12 +17,14 @@ import json
 import re
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -82,6 +84,20 @@ HEAD_NAMES = [
 ]
 
 
+# What np.load and the archive below it raise on files of other kinds, on cut
+# off ones and on damaged ones.
+UNREADABLE = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
 class FixtureError(ValueError):
     """The file is no fixture of the expected form."""
 
@@ -123,19 +139,29 @@ class Fixture:
                 arrays = {k: archive[k] for k in archive.files}
             meta = json.loads(str(arrays.pop("meta")))
             return cls(arrays, meta["config"], meta["init_std"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise FixtureError(
-                f"cannot read fixture {path}: {type(error).__name__}: {error}"
+                f"cannot read fixture {path}: {reason}"
             ) from error
 
+    def array(self, name: str) -> np.ndarray:
+        """The array of that name."""
+        if name not in self.arrays:
+            raise FixtureError(f"fixture has no array {name}")
+        return self.arrays[name]
+
     def under(self, prefix: str) -> dict[str, np.ndarray]:
-        """Arrays whose name starts with prefix/, without it."""
-        start = prefix.rstrip("/") + "/"
-        return {
+        """Arrays whose name starts with prefix/, without it; not none."""
+        start = prefix + "/"
+        found = {
             k[len(start) :]: v
             for k, v in self.arrays.items()
             if k.startswith(start)
         }
+        if not found:
+            raise FixtureError(f"fixture has no arrays under {start}")
+        return found
 
 
 def agent_config(config: dict) -> AgentConfig:
@@ -167,15 +193,37 @@ def agent_config(config: dict) -> AgentConfig:
     )
 
 
+def keep_gradients() -> optax.GradientTransformation:
+    """Passes gradients on and keeps them as its state.
+
+    In front of the agent's optimiser it shows the gradients of the very
+    update that training compiles.
+    """
+
+    def init(params):
+        return jax.tree.map(jnp.zeros_like, params)
+
+    def update(grads, state, params=None):
+        del state, params
+        return grads, grads
+
+    return optax.GradientTransformation(init, update)
+
+
 def make_agent(fixture: Fixture) -> Agent:
-    """The product\'s agent with the dimensions of a fixture."""
+    """The product's agent with the dimensions of a fixture."""
     config = fixture.config
-    return Agent(
-        {"image": Space("image", tuple(config["size"]))},
-        Space("discrete", (), config["acts"]),
-        agent_config(config),
-        dtype=jnp.float32,
-    )
+    try:
+        agent = Agent(
+            {"image": Space("image", tuple(config["size"]))},
+            Space("discrete", (), config["acts"]),
+            agent_config(config),
+            dtype=jnp.float32,
+        )
+    except KeyError as error:
+        raise FixtureError(f"fixture's config has no {error}") from error
+    agent.optimizer = optax.chain(keep_gradients(), agent.optimizer)
+    return agent
 
 
 def make_state(agent: Agent, fixture: Fixture) -> TrainState:
@@ -205,17 +253,21 @@ def make_state(agent: Agent, fixture: Fixture) -> TrainState:
                 where = jax.tree_util.keystr(path)
                 raise FixtureError(f"fixture has no value for {where}")
     state = agent.state_from(params)
-    low, high = given["retnorm/lo/value"], given["retnorm/hi/value"]
-    return state.replace(
-        slow_critic=slow,
-        return_range=ReturnRange(jnp.asarray(low), jnp.asarray(high)),
+    low, high = (
+        jnp.asarray(fixture.array(f"params/retnorm/{end}/value"))
+        for end in ("lo", "hi")
     )
+    return state.replace(slow_critic=slow, return_range=ReturnRange(low, high))
 
 
 def make_batch(fixture: Fixture, index: int) -> dict[str, jax.Array]:
     """Fields (B, 1+T, ...); the stored latent of the context step alone."""
     batch = fixture.under(f"batch{index}")
-    deter, stoch = batch.pop("dyn/deter"), batch.pop("dyn/stoch")
+    deter, stoch = (
+        fixture.array(f"batch{index}/{name}")
+        for name in ("dyn/deter", "dyn/stoch")
+    )
+    del batch["dyn/deter"], batch["dyn/stoch"]
     batch["deter"] = deter[:, 0]
     batch["stoch"] = stoch[:, 0].argmax(-1).astype(np.uint8)
     return {k: jnp.asarray(v) for k, v in batch.items()}
@@ -289,8 +341,15 @@ class Table:
 def check_metrics(
     table: Table, name: str, fixture: Fixture, metrics: dict
 ) -> None:
-    """Every metric that the fixture has under `expect/<name>`."""
-    for key, theirs in fixture.under(f"expect/{name}").items():
+    """Every metric that the fixture has under `expect/<name>`.
+
+    It must have all losses; our own statistics may be more than its.
+    """
+    expected = fixture.under(f"expect/{name}")
+    losses = {k for k in metrics if k.startswith("loss/")}
+    if missing := losses - expected.keys():
+        raise FixtureError(f"expect/{name} lacks {sorted(missing)[0]}")
+    for key, theirs in expected.items():
         if key not in metrics:
             raise FixtureError(f"we have no metric named {key!r}")
         kind = "losses" if key.startswith(("loss/", "opt/loss")) else ""
@@ -298,39 +357,71 @@ def check_metrics(
         table.compare(group, key, metrics[key], theirs)
 
 
-def check_gradients(table: Table, agent: Agent, fixture: Fixture) -> None:
-    """Losses, statistics, gradients and latents of batch 0."""
-    state, batch = make_state(agent, fixture), make_batch(fixture, 0)
-    loss = jax.jit(jax.value_and_grad(agent.loss, has_aux=True))
-    (total, aux), grads = loss(state.params, state, batch, jax.random.key(0))
-    latents, metrics, _ = aux
-    theirs = fixture.arrays["expect/loss_total"]
-    table.compare("loss total", "loss_total", total, theirs)
+def check_gradients(
+    table: Table,
+    fixture: Fixture,
+    grads: dict,
+    latents: dict[str, jax.Array],
+    metrics: dict[str, jax.Array],
+) -> None:
+    """Loss, statistics, gradients and latents of the first update."""
+    total = fixture.array("expect/loss_total")
+    table.compare("loss total", "loss_total", metrics["opt/loss"], total)
     check_metrics(table, "metric0", fixture, metrics)
-    for name, theirs in fixture.under("expect/grad").items():
+    expected = fixture.under("expect/grad")
+    if len(expected) < (count := len(jax.tree.leaves(grads))):
+        raise FixtureError(
+            f"fixture has gradients of {len(expected)} tensors, ours {count}"
+        )
+    for name, theirs in expected.items():
         ours = get(grads, our_path(name))
         table.compare("gradients", name, ours, theirs)
-    posterior = fixture.under("expect/posterior")
-    classes = posterior["stoch"].shape[-1]
-    onehot = np.eye(classes)[np.asarray(latents["stoch"])]
-    table.compare("posterior deter", "", latents["deter"], posterior["deter"])
-    table.compare("posterior stoch", "", onehot, posterior["stoch"])
+    check_latents(
+        table, "posterior", fixture, latents["deter"], latents["stoch"]
+    )
+
+
+def check_latents(
+    table: Table,
+    name: str,
+    fixture: Fixture,
+    deter: jax.Array,
+    stoch: jax.Array,
+) -> None:
+    """States with class indices against `expect/<name>`, which is one-hot."""
+    group = name.rstrip("0123456789")
+    theirs = fixture.array(f"expect/{name}/stoch")
+    onehot = np.eye(theirs.shape[-1])[np.asarray(stoch)]
+    table.compare(f"{group} stoch", name, onehot, theirs)
+    theirs = fixture.array(f"expect/{name}/deter")
+    table.compare(f"{group} deter", name, deter, theirs)
 
 
 def check_updates(table: Table, agent: Agent, fixture: Fixture) -> None:
-    """Metrics of consecutive updates, then how far parameters moved."""
+    """Consecutive updates, and how far they moved the parameters."""
     state = make_state(agent, fixture)
     for index in range(fixture.config["N"]):
         batch = make_batch(fixture, index)
-        state, _, metrics = agent.update(state, batch, jax.random.key(0))
+        state, latents, metrics = agent.update(state, batch, jax.random.key(0))
+        if index == 0:
+            grads = state.opt_state[0]  # of keep_gradients
+            check_gradients(table, fixture, grads, latents, metrics)
         check_metrics(table, f"train{index}", fixture, metrics)
+    check_change(table, fixture, state)
+
+
+def check_change(table: Table, fixture: Fixture, state: TrainState) -> None:
+    """What all updates together added to parameters and other state."""
     before = fixture.under("params")
     ours = {
         "retnorm/lo/value": state.return_range.low,
         "retnorm/hi/value": state.return_range.high,
         "slowval_count/value": state.updates,
     }
-    for name, theirs in fixture.under("expect/params_after").items():
+    expected = fixture.under("expect/params_after")
+    if missing := before.keys() - expected.keys():
+        raise FixtureError(f"expect/params_after lacks {sorted(missing)[0]}")
+    for name, theirs in expected.items():
         if name.startswith("slowval/"):
             after = get(state.slow_critic, our_path(name)[1:])
         elif name in ours:
@@ -350,7 +441,7 @@ def check_policy(table: Table, agent: Agent, fixture: Fixture) -> None:
     """Consecutive acting steps of the starting parameters."""
     state = make_state(agent, fixture)
     count = len({k.split("/")[0] for k in fixture.arrays if k[:6] == "policy"})
-    carry = agent.initial_carry(len(fixture.arrays["policy0/is_first"]))
+    carry = agent.initial_carry(len(fixture.array("policy0/is_first")))
     for index in range(count):
         obs = {
             k: jnp.asarray(v)
@@ -359,12 +450,10 @@ def check_policy(table: Table, agent: Agent, fixture: Fixture) -> None:
         carry, action = agent.policy(
             state.params, carry, obs, jax.random.key(0), jnp.int32(index)
         )
-        theirs = fixture.under(f"expect/policy{index}")
-        onehot = np.eye(theirs["stoch"].shape[-1])[np.asarray(carry.stoch)]
-        where = f"policy{index}"
-        table.compare("policy action", where, action, theirs["action"])
-        table.compare("policy deter", where, carry.deter, theirs["deter"])
-        table.compare("policy stoch", where, onehot, theirs["stoch"])
+        name = f"policy{index}"
+        theirs = fixture.array(f"expect/{name}/action")
+        table.compare("policy action", name, action, theirs)
+        check_latents(table, name, fixture, carry.deter, carry.stoch)
 
 
 def check_init(table: Table, agent: Agent, fixture: Fixture) -> None:
@@ -390,7 +479,6 @@ def run(fixture: Fixture) -> Table:
     table = Table()
     with argmax_samples():
         agent = make_agent(fixture)
-        check_gradients(table, agent, fixture)
         check_updates(table, agent, fixture)
         check_policy(table, agent, fixture)
     check_init(table, agent, fixture)

@@ -24,6 +24,7 @@ from dreamer.agent.networks import (
     Init,
     Linear,
     RMSNorm,
+    in_chunks,
 )
 from dreamer.agent.transforms import symlog
 from dreamer.hyperparameters import DecoderConfig, EncoderConfig, RSSMConfig
@@ -123,11 +124,15 @@ class Encoder(nnx.Module):
         """(..., h/16 * w/16 * 4*depth)."""
         x = jnp.concatenate([obs[k] for k in self.images], -1)
         lead = x.shape[:-3]
-        x = x.reshape(-1, *x.shape[-3:])  # (N, h, w, c)
+        tokens = in_chunks(self.convolve, x.reshape(-1, *x.shape[-3:]))
+        return tokens.reshape(*lead, -1)
+
+    def convolve(self, x: jax.Array) -> jax.Array:
+        """(N, h, w, c) uint8 -> (N, h/16 * w/16 * 4*depth)."""
         x = x.astype(self.dtype) / 255 - 0.5
         for stage in self.stages:
             x = stage(x)
-        return x.reshape(*lead, -1)
+        return x.reshape(len(x), -1)
 
 
 class Decoder(nnx.Module):
@@ -210,6 +215,17 @@ class Decoder(nnx.Module):
         parts = jnp.split(pixels, ends[:-1], -1)
         return dict(zip(self.images, parts, strict=True))
 
+    def image_loss(
+        self, deter: jax.Array, stoch: jax.Array, *images: jax.Array
+    ) -> Obs:
+        """Squared error summed over the pixels of each image: (N,) each."""
+        pixels = self.split_images(self.decode_images(deter, stoch))
+        losses = {}
+        for key, image in zip(self.images, images, strict=True):
+            error = pixels[key] - image.astype(f32) / 255
+            losses[key] = (error**2).sum((-3, -2, -1))
+        return losses
+
     def vector_loss(self, deter: jax.Array, stoch: jax.Array, obs: Obs) -> Obs:
         """Symlog squared error, or cross-entropy for discrete: (N,) each."""
         losses = {}
@@ -238,10 +254,8 @@ class Decoder(nnx.Module):
         """
         losses = {}
         if self.images:
-            pixels = self.decode_images(deter, stoch)
-            for key, image in self.split_images(pixels).items():
-                error = image - obs[key].astype(f32) / 255
-                losses[key] = (error**2).sum((-3, -2, -1))
+            images = [obs[k] for k in self.images]
+            losses |= in_chunks(self.image_loss, deter, stoch, *images)
         if self.vectors:
             losses |= self.vector_loss(deter, stoch, obs)
         return losses

@@ -6,8 +6,8 @@ the `dtype` given to the constructor.  Next: encoder.py, rssm.py.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,11 @@ class Init:
         return nnx.Param(np.full(shape, value, np.float32))
 
 
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """x (..., *bias.shape) + bias, in the dtype of x."""
+    return x + jnp.broadcast_to(bias.astype(x.dtype), x.shape)
+
+
 class Linear(nnx.Module):
     """x (..., inputs) -> (..., units), in `dtype`."""
 
@@ -69,7 +74,7 @@ class Linear(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.project(x) + self.bias[...].astype(self.dtype)
+        return add_bias(self.project(x), self.bias[...])
 
     def project(self, x: jax.Array, start: int = 0) -> jax.Array:
         """Only x @ kernel[start:start + inputs of x], without the bias.
@@ -104,9 +109,9 @@ class BlockLinear(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel[...].astype(self.dtype)
-        bias = self.bias[...].astype(self.dtype)
         y = jnp.einsum("...gi,gio->...go", x.astype(self.dtype), kernel)
-        return y + bias.reshape(y.shape[-2:])  # (..., G, units / G)
+        bias = self.bias[...].reshape(y.shape[-2:])
+        return add_bias(y, bias)  # (..., G, units / G)
 
 
 class RMSNorm(nnx.Module):
@@ -119,7 +124,8 @@ class RMSNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = x.astype(f32)
         mean_square = jnp.mean(x * x, -1, keepdims=True)
-        x = x * jax.lax.rsqrt(mean_square + NORM_EPS) * self.scale[...]
+        x = x * jax.lax.rsqrt(mean_square + NORM_EPS)
+        x = x * jnp.broadcast_to(self.scale[...], x.shape)
         return x.astype(self.dtype)
 
 
@@ -212,9 +218,8 @@ class Conv(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel[...].astype(self.dtype)
         # The bias is the same for all pixels, so pooling may come before it.
-        return self.op(x.astype(self.dtype), kernel) + self.bias[...].astype(
-            self.dtype
-        )
+        y = self.op(x.astype(self.dtype), kernel)
+        return add_bias(y, self.bias[...])
 
 
 class ConvNorm(nnx.Module):
@@ -236,15 +241,71 @@ class ConvNorm(nnx.Module):
         return jax.nn.silu(self.norm(self.conv(x)))
 
 
-def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Stride 1, SAME: x (N, h, w, c), kernel (k, k, c, d) -> (N, h, w, d)."""
+def plain_conv(
+    x: jax.Array, kernel: jax.Array, padding: Any = "SAME"
+) -> jax.Array:
+    """Stride 1: x (N, h, w, c), kernel (k, k, c, d) -> (N, h, w, d)."""
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(1, 1),
-        padding="SAME",
+        padding=padding,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+
+
+@jax.custom_vjp
+def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`plain_conv` whose gradients are fast on every backend.
+
+    XLA's CPU compiler has a fast path for convolutions laid out like the one
+    above only.  Outside of loops it rearranges others to fit, inside of them
+    it does not; hence the gradients are spelled out in that layout there.
+    """
+    return plain_conv(x, kernel)
+
+
+def _conv_forward(
+    x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return plain_conv(x, kernel), (x, kernel)
+
+
+def _conv_backward(
+    saved: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    if jax.default_backend() != "cpu":
+        return jax.vjp(plain_conv, x, kernel)[1](dy)
+    reach = kernel.shape[0] // 2
+    flipped = kernel[::-1, ::-1].transpose(0, 1, 3, 2)  # (k, k, d, c)
+    dx = plain_conv(dy, flipped)
+    images, windows = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
+    dkernel = plain_conv(images, windows, [(reach, reach)] * 2)  # (c, k, k, d)
+    return dx, dkernel.transpose(1, 2, 0, 3)
+
+
+conv.defvjp(_conv_forward, _conv_backward)
+
+CHUNK = 64  # images whose activations stay in a CPU's cache
+
+
+def in_chunks(function: Callable, *args: jax.Array) -> Any:
+    """function(*args), on CPUs in pieces along the first axis of all args.
+
+    There, activations of a whole batch of images leave the cache, and moving
+    them costs more than computing them: pieces are faster even though the
+    backward pass computes them anew.  Elsewhere this is a plain call.
+    """
+    count = len(args[0])
+    size = next(n for n in range(min(CHUNK, count), 0, -1) if not count % n)
+    # Batches without a divisor of some size are better left whole.
+    if jax.default_backend() != "cpu" or size == count or 2 * size < CHUNK:
+        return function(*args)
+    pieces = [x.reshape(-1, size, *x.shape[1:]) for x in args]
+    once = jax.checkpoint(lambda piece: function(*piece))
+    results = jax.lax.map(once, pieces)
+    return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), results)
 
 
 # Which of the 5 taps fall on the same source pixel after repeating pixels

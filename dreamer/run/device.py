@@ -23,9 +23,9 @@ def select_device(config: JaxConfig) -> np.dtype:
     Raises:
       ValueError: the platform asked for is not there.
     """
-    if config.platform != "auto":
-        name = "cuda" if config.platform == "gpu" else config.platform
-        jax.config.update("jax_platforms", name)
+    wanted = "cuda" if config.platform == "gpu" else config.platform
+    if wanted != "auto":
+        jax.config.update("jax_platforms", wanted)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = Path(CACHE).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))
@@ -35,8 +35,13 @@ def select_device(config: JaxConfig) -> np.dtype:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"jax.platform={config.platform}: JAX finds no such device"
-            f" ({reason}); allowed here: auto, cpu"
+            f" ({reason}); expected auto, cpu or a device of this machine"
         ) from error
+    # JAX keeps to what it began with, should it have begun before.
+    if wanted not in ("auto", "cuda" if backend == "gpu" else backend):
+        raise ValueError(
+            f"jax.platform={config.platform}: JAX already runs on {backend}"
+        )
     name = config.compute_dtype
     if name == "auto":
         name = "float32" if backend == "cpu" else "bfloat16"
@@ -45,12 +50,11 @@ def select_device(config: JaxConfig) -> np.dtype:
 
 def describe_device(dtype: np.dtype) -> str:
     """One line: what computes, and a warning where that will be slow."""
-    device = jax.devices()[0]
-    where = f"Runs on {device.device_kind} with JAX {jax.__version__}"
     if jax.default_backend() == "cpu":
         return (
-            "No accelerator found: runs on the CPU in"
-            f" {dtype}, tens to hundreds of times slower than a GPU; size1m"
-            " and the preset `quick` are made for that."
+            f"No accelerator in use: runs on the CPU in {dtype}, tens to"
+            " hundreds of times slower than a GPU; size1m and the preset"
+            " `quick` are made for that."
         )
-    return f"{where}, {dtype}."
+    kind = jax.devices()[0].device_kind
+    return f"Runs on {kind} in {dtype}, JAX {jax.__version__}."

@@ -61,7 +61,8 @@ class Learner:
         self.updates += 1
         self._remember(metrics)
         self._write_back()
-        jax.tree.map(lambda x: x.copy_to_host_async(), latents)
+        for latent in latents.values():
+            latent.copy_to_host_async()
         self._fresh = (positions, latents)
         self._prepare()
 

@@ -3,7 +3,7 @@
 `metrics.jsonl` and `scores.jsonl` have the form of the authors' public code:
 one object per line, `step` counting frames, the other keys being metric names
 such as `train/loss/dyn` or `episode/score`. Tools that read those files read
-these. What is measured: `dreamer.run.report`; on screen: `progress`.
+these. What is written when: state.py; on screen: progress.py.
 """
 
 import dataclasses
@@ -37,11 +37,11 @@ class Logger:
     def __init__(
         self, logdir: Path, config: Config, outputs: Sequence[str]
     ) -> None:
-        logdir.mkdir(parents=True, exist_ok=True)
         self._sinks: list[_JSONLines | _TensorBoard | _WandB] = []
         # First, so that a missing package is noticed before files are made.
         if "wandb" in outputs:
             self._sinks.append(_WandB(logdir, config))
+        logdir.mkdir(parents=True, exist_ok=True)
         if "jsonl" in outputs:
             self._sinks.append(_JSONLines(logdir / METRICS))
         if "tensorboard" in outputs:
@@ -117,7 +117,12 @@ class _JSONLines:
 
     def truncate_after(self, frames: int) -> None:
         lines = self._path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if json.loads(line)["step"] <= frames]
+        try:
+            kept = [x for x in lines if json.loads(x)["step"] <= frames]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"{self._path}: expected lines of JSON with a step in each"
+            ) from None
         if len(kept) == len(lines):
             return
         # Renamed into place: a kill leaves the old file or the new one.
@@ -185,6 +190,7 @@ class _WandB:
             raise ConfigError(
                 "logger.outputs: wandb is not installed: pip install wandb"
             ) from None
+        logdir.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             project="dreamer",
             name=logdir.name,

@@ -145,7 +145,7 @@ class Progress:
             f"score {score}",
             f"{_number(steps_rate)} steps/s",
             f"{_number(updates_rate)} updates/s",
-            f"{_duration(self._left())} left",
+            f"{duration(self._left())} left",
         ]
 
     def _take(self, sample: _Counters) -> None:
@@ -207,7 +207,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """1:02:03 or 4:05, with days before it where there are any."""
     if math.isnan(seconds):
         return "-"

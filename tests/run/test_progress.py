@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dreamer.run.progress import Progress, _duration, _fill, _number
+from dreamer.run.progress import Progress, _fill, _number, duration
 
 
 class Clock:
@@ -109,7 +109,7 @@ def test_print_leaves_markup_alone():
     ],
 )
 def test_duration(seconds, text):
-    assert _duration(seconds) == text
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(

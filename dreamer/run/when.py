@@ -1,0 +1,62 @@
+"""When a run logs, saves and stops: by the clock, and by signals."""
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+@dataclass
+class Timer:
+    """True once every `seconds`; the first time after that long.
+
+    `clock` gives seconds; other than in tests, a monotonic clock.
+    """
+
+    seconds: float
+    clock: Callable[[], float] = time.monotonic
+    _last: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._last = self.clock()
+
+    def due(self) -> bool:
+        """Whether it is time again."""
+        now = self.clock()
+        if now - self._last < self.seconds:
+            return False
+        self._last = now
+        return True
+
+
+class StopSignal:
+    """Notes SIGTERM and SIGINT (Ctrl-C) while it is entered.
+
+    The loop asks `received` and ends in good order. A second SIGINT ends the
+    program at once, by `KeyboardInterrupt`.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

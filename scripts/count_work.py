@@ -1,0 +1,84 @@
+"""Counts the work of a JAX program without running it.
+
+Floating-point operations come from the traced program: every matrix product
+and convolution, times the iterations of the loops around it.  XLA's own
+figure counts a loop's body once and is not used.  Bytes, loops and kernels
+come from the compiled program.  `scripts/bench.py` prints these, and
+`tests/test_work.py` compares them with figures committed to the repository.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.extend import core
+
+
+def count_flops(function: Callable, *args: Any) -> int:
+    """Multiplications and additions of all matrix products and convolutions.
+
+    Args:
+      function: traceable by JAX, jitted or not.
+      args: arrays or shapes.
+    """
+    return _flops(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _flops(jaxpr: core.Jaxpr) -> int:
+    total = 0
+    for eqn in jaxpr.eqns:
+        name = eqn.primitive.name
+        if name == "dot_general":
+            total += _dot_flops(eqn)
+        elif name == "conv_general_dilated":
+            total += _conv_flops(eqn)
+        elif name == "cond":
+            branches = eqn.params["branches"]
+            total += max(_flops(branch.jaxpr) for branch in branches)
+        else:
+            times = eqn.params["length"] if name == "scan" else 1
+            total += times * sum(_flops(inner) for inner in _inner(eqn))
+    return total
+
+
+def _inner(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:
+    """Programs that an operation calls: loops, jit, custom derivatives."""
+    for value in eqn.params.values():
+        if isinstance(value, core.ClosedJaxpr):
+            yield value.jaxpr
+        elif isinstance(value, core.Jaxpr):
+            yield value
+
+
+def _dot_flops(eqn: core.JaxprEqn) -> int:
+    (contract, _), _ = eqn.params["dimension_numbers"]
+    shape = eqn.invars[0].aval.shape
+    depth = math.prod(shape[axis] for axis in contract)
+    return 2 * depth * math.prod(eqn.outvars[0].aval.shape)
+
+
+def _conv_flops(eqn: core.JaxprEqn) -> int:
+    kernel = eqn.invars[1].aval.shape
+    outputs = eqn.params["dimension_numbers"].rhs_spec[0]
+    per_output = math.prod(kernel) // kernel[outputs]
+    return 2 * per_output * math.prod(eqn.outvars[0].aval.shape)
+
+
+def count_program(compiled: jax.stages.Compiled) -> dict[str, int]:
+    """Bytes, loops and operations of a compiled program.
+
+    Returns:
+      `temp_bytes`: memory beside inputs and outputs; `loops`: while loops;
+      `kernels`: operations left after fusion, those inside loops once.
+    """
+    text = compiled.as_text()
+    operations = re.findall(
+        r"= \S+ (fusion|dot|convolution|custom-call|sort|while|call)\(", text
+    )
+    return {
+        "temp_bytes": compiled.memory_analysis().temp_size_in_bytes,
+        "loops": operations.count("while"),
+        "kernels": len(operations) - operations.count("while"),
+    }

@@ -1,0 +1,223 @@
+"""Layers against plain NumPy and against their slow definitions."""
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+from dreamer.agent.networks import (
+    FEW_CHANNELS,
+    MLP,
+    BlockLinear,
+    Conv,
+    Dense,
+    Init,
+    Linear,
+    RMSNorm,
+    conv,
+    pooled_conv,
+    upsampled_conv,
+)
+
+KW = dict(dtype=jnp.float32, init=Init(0))
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def whole_numbers(*shape):
+    """Small enough for every float32 sum of products to be exact."""
+    return RNG.integers(-8, 9, shape).astype(np.float32)
+
+
+# Initialiser
+
+
+def test_kernels_are_truncated_normal_with_deviation_by_fan_in():
+    kernel = np.asarray(Init(0).kernel((400, 400), 400)[...])
+    assert kernel.dtype == np.float32
+    np.testing.assert_allclose(kernel.std(), 1 / 20, rtol=0.01)
+    assert abs(kernel.mean()) < 1e-3
+    # 1.1368 makes up for the ends cut off at two deviations.
+    limit = 2 * 1.1368 / 20
+    assert 0.99 * limit < np.abs(kernel).max() < 1.001 * limit
+
+
+def test_outscale_multiplies_and_zero_means_zero():
+    usual, small = (
+        np.asarray(Init(3).kernel((5, 5), 5, scale)[...])
+        for scale in (1.0, 0.01)
+    )
+    np.testing.assert_allclose(small, 0.01 * usual, rtol=1e-5)
+    assert not np.any(Init(3).kernel((5, 5), 5, 0.0)[...])
+
+
+def test_one_seed_one_set_of_values():
+    first, same, other = (
+        np.asarray(Init(seed).kernel((4, 4), 4)[...]) for seed in (0, 0, 1)
+    )
+    assert (first == same).all()
+    assert (first != other).all()
+
+
+@pytest.mark.parametrize(
+    ("layer", "fan_in"),
+    [
+        (Linear(256, 300, **KW), 256),
+        (Conv(8, 64, **KW), 5 * 5 * 8),
+        # The whole input width, all blocks together.
+        (BlockLinear(256, 512, 4, **KW), 256),
+    ],
+)
+def test_fan_in_of_every_layer(layer, fan_in):
+    std = np.std(layer.kernel[...])
+    np.testing.assert_allclose(std, fan_in**-0.5, rtol=0.03)
+    assert not np.any(layer.bias[...])
+
+
+# Linear layers
+
+
+def test_linear_layer():
+    layer = Linear(3, 2, **KW)
+    layer.bias[...] = jnp.array([1.0, -1.0])
+    x = normal(4, 5, 3)
+    expected = x @ np.asarray(layer.kernel[...]) + [1, -1]
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_projections_of_parts_add_up_to_the_layer_on_the_whole():
+    layer = Linear(7, 4, **KW)
+    layer.bias[...] = jnp.asarray(normal(4))
+    x = normal(2, 7)
+    parts = layer(x[:, :3]) + layer.project(x[:, 3:], 3)
+    np.testing.assert_allclose(parts, layer(x), rtol=1e-5, atol=1e-6)
+
+
+def test_block_linear_is_a_block_diagonal_matrix():
+    layer = BlockLinear(6, 8, 2, **KW)
+    layer.bias[...] = jnp.asarray(normal(8))
+    matrix = np.zeros((6, 8), np.float32)
+    matrix[:3, :4], matrix[3:, 4:] = np.asarray(layer.kernel[...])
+    x = normal(5, 6)
+    expected = x @ matrix + np.asarray(layer.bias[...])
+    y = layer(x.reshape(5, 2, 3))
+    assert y.shape == (5, 2, 4)
+    np.testing.assert_allclose(y.reshape(5, 8), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_rms_norm_of_a_hand_computed_case():
+    norm = RMSNorm(2, **KW)
+    norm.scale[...] = jnp.array([1.0, 10.0])
+    # The mean square of 3 and 4 is 12.5.
+    expected = [3 / np.sqrt(12.5001), 40 / np.sqrt(12.5001)]
+    result = norm(jnp.array([3.0, 4.0]))
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+def test_rms_norm_epsilon_is_1e_4():
+    # x^2 = 1e-4 too, so the norm is 1 / sqrt(2).
+    result = RMSNorm(2, **KW)(jnp.array([0.01, -0.01]))
+    np.testing.assert_allclose(result, [0.7071068, -0.7071068], rtol=1e-5)
+
+
+def test_rms_norm_sums_in_float32():
+    # In bfloat16 a sum of ones stops at 256.
+    norm = RMSNorm(4096, dtype=jnp.bfloat16, init=Init(0))
+    result = norm(jnp.ones(4096, jnp.bfloat16))
+    assert result.dtype == ml_dtypes.bfloat16
+    np.testing.assert_allclose(result.astype(np.float32), 1, rtol=0.005)
+
+
+def test_dense_is_linear_then_norm_then_silu():
+    layer = Dense(3, 4, **KW)
+    layer.norm.scale[...] = jnp.asarray(normal(4))
+    x = normal(2, 3)
+    y = x @ np.asarray(layer.linear.kernel[...])
+    y = y / np.sqrt((y * y).mean(-1, keepdims=True) + 1e-4)
+    y = y * np.asarray(layer.norm.scale[...])
+    expected = y / (1 + np.exp(-y))
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_mlp_applies_its_layers_in_turn():
+    mlp = MLP(3, 4, 2, **KW)
+    x = normal(2, 3)
+    expected = mlp.layers[1](mlp.layers[0](x))
+    np.testing.assert_array_equal(mlp(x), expected)
+    assert len(mlp.layers) == 2
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_parameters_are_float32_and_results_in_the_compute_dtype(dtype):
+    kw = dict(dtype=dtype, init=Init(0))
+    cases = [
+        (Dense(8, 8, **kw).linear, (2, 8)),
+        (BlockLinear(8, 8, 2, **kw), (2, 2, 4)),
+        (Conv(1, 2, **kw), (1, 4, 4, 1)),
+        (Conv(1, 2, resize="up", **kw), (1, 4, 4, 1)),
+        (Conv(1, 2, resize="down", **kw), (1, 4, 4, 1)),
+    ]
+    for layer, shape in cases:
+        assert layer.kernel[...].dtype == np.float32
+        assert layer(jnp.asarray(normal(*shape))).dtype == dtype
+
+
+# Convolutions
+
+
+def slow_conv(x, kernel):
+    """Sum over the taps of shifted, zero-padded images."""
+    n, h, w, _ = x.shape
+    padded = np.pad(x, [(0, 0), (2, 2), (2, 2), (0, 0)])
+    return sum(
+        padded[:, i : i + h, j : j + w] @ kernel[i, j]
+        for i in range(5)
+        for j in range(5)
+    ).reshape(n, h, w, -1)
+
+
+def test_conv_is_the_sum_over_its_taps():
+    x, kernel = whole_numbers(2, 6, 8, 3), whole_numbers(5, 5, 3, 4)
+    np.testing.assert_array_equal(conv(x, kernel), slow_conv(x, kernel))
+
+
+@pytest.mark.parametrize("height", [1, 2, 5])
+def test_upsampled_conv_is_exactly_repeat_then_conv(height):
+    x, kernel = whole_numbers(2, height, 4, 3), whole_numbers(5, 5, 3, 2)
+    enlarged = x.repeat(2, 1).repeat(2, 2)
+    result = upsampled_conv(jnp.asarray(x), jnp.asarray(kernel))
+    np.testing.assert_array_equal(result, slow_conv(enlarged, kernel))
+
+
+def test_upsampled_conv_has_the_same_gradients():
+    x, kernel = whole_numbers(1, 3, 2, 2), whole_numbers(5, 5, 2, 2)
+    weight = whole_numbers(1, 6, 4, 2)
+
+    def fast(x, kernel):
+        return (upsampled_conv(x, kernel) * weight).sum()
+
+    def slow(x, kernel):
+        x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
+        return (conv(x, kernel) * weight).sum()
+
+    args = jnp.asarray(x), jnp.asarray(kernel)
+    ours, theirs = (jax.grad(f, (0, 1))(*args) for f in (fast, slow))
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+# Few input channels and more take different paths.
+@pytest.mark.parametrize("channels", [1, 3, FEW_CHANNELS + 1])
+def test_pooled_conv_is_exactly_the_largest_of_four(channels):
+    x, kernel = (
+        whole_numbers(2, 6, 4, channels),
+        whole_numbers(5, 5, channels, 3),
+    )
+    y = slow_conv(x, kernel)
+    corners = [y[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+    result = pooled_conv(jnp.asarray(x), jnp.asarray(kernel))
+    np.testing.assert_array_equal(result, np.max(corners, 0))

@@ -1,0 +1,79 @@
+"""Device and precision: what is asked for, or one line that says why not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dreamer.config import JaxConfig
+from dreamer.run.device import describe_device, select_device
+
+
+@pytest.fixture(autouse=True)
+def same_jax_afterwards():
+    names = ("jax_platforms", "jax_compilation_cache_dir")
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.parametrize(
+    ("backend", "asked", "dtype"),
+    [
+        ("cpu", "auto", jnp.float32),
+        ("gpu", "auto", jnp.bfloat16),
+        ("tpu", "auto", jnp.bfloat16),
+        ("cpu", "bfloat16", jnp.bfloat16),
+        ("gpu", "float32", jnp.float32),
+    ],
+)
+def test_precision(backend, asked, dtype, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    config = JaxConfig(compute_dtype=asked)
+    assert select_device(config) == np.dtype(dtype)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda"])
+def test_gpu_is_another_name_for_cuda(name, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    select_device(JaxConfig(platform=name))
+    assert jax.config.jax_platforms == "cuda"
+
+
+def test_a_device_that_is_not_there(monkeypatch):
+    def fail():
+        raise RuntimeError("Unknown backend: 'tpu'\nand much more")
+
+    monkeypatch.setattr(jax, "default_backend", fail)
+    with pytest.raises(ValueError, match=r"jax\.platform=tpu: ") as error:
+        select_device(JaxConfig(platform="tpu"))
+    assert "\n" not in str(error.value)
+
+
+def test_another_device_than_jax_began_with(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    with pytest.raises(ValueError, match="JAX already runs on cpu"):
+        select_device(JaxConfig(platform="tpu"))
+
+
+def test_compiled_programs_are_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    select_device(JaxConfig())
+    kept = jax.config.jax_compilation_cache_dir
+    assert kept == str(tmp_path / ".cache/dreamer/jax")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    jax.config.update("jax_compilation_cache_dir", "elsewhere")
+    select_device(JaxConfig())
+    assert jax.config.jax_compilation_cache_dir == "elsewhere"
+
+
+def test_the_warning_about_a_cpu(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    line = describe_device(np.dtype(np.float32))
+    assert "\n" not in line
+    assert "CPU" in line
+    assert "slower" in line
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "slower" not in describe_device(np.dtype(jnp.bfloat16))

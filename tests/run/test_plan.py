@@ -1,0 +1,113 @@
+"""The plan: numbers that follow from settings, and the measured time."""
+
+import types
+
+import numpy as np
+import pytest
+
+from dreamer.config import load
+from dreamer.run.plan import Estimate, describe, device_bytes, gigabytes
+from dreamer.spaces import Space
+
+
+def config(*flags):
+    return load(["--configs", "atari100k", *flags, "--logdir", "unused"])
+
+
+def agent(settings, dtype=np.float32, kind="image"):
+    space = Space(kind, (64, 64, 3) if kind == "image" else (9,))
+    return types.SimpleNamespace(
+        config=settings.agent, obs_spaces={"x": space}, dtype=np.dtype(dtype)
+    )
+
+
+def test_lines():
+    settings = config()
+    replay = types.SimpleNamespace(capacity=110_000, bytes_per_step=28_723)
+    params = {"a": np.zeros((1000, 1000)), "b": {"c": np.zeros(234_000)}}
+    text = describe(settings, agent(settings), replay, params)
+    lines = {x.split()[0]: " ".join(x.split()[1:]) for x in text.split("\n")}
+    assert lines["task"] == "atari100k_pong, 1 environment, seed 0"
+    assert lines["length"] == "110,000 policy steps = 440,000 frames"
+    assert lines["updates"] == (
+        "27,229 on 16 x 64 time steps, one per 4 policy steps"
+        " (train_ratio 256)"
+    )
+    assert lines["model"].startswith("1.2M parameters, float32 activations,")
+    assert lines["replay"] == (
+        "110,000 steps of 28.7 KB = 3.2 GB of RAM when full"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (("--run.train_ratio", "4096"), "4 per policy step"),
+        (("--run.train_ratio", "-1"), "1 per policy step"),
+        (("--run.train_ratio", "0"), "0 per policy step"),
+        (("--run.envs", "4"), "4 environments"),
+    ],
+)
+def test_words(flags, text):
+    settings = config(*flags)
+    replay = types.SimpleNamespace(capacity=1, bytes_per_step=1)
+    assert text in describe(settings, agent(settings), replay, {})
+
+
+@pytest.mark.parametrize(
+    ("size", "params", "planned"),
+    [("size1m", 686_456, 1.257e9), ("size12m", 10_492_616, 4.328e9)],
+)
+def test_device_memory_is_near_what_xla_planned(size, params, planned):
+    # Of the compiled update on a CPU: arguments, temporaries and results.
+    settings = load(["--configs", "atari100k", size, "--logdir", "unused"])
+    estimate = device_bytes(agent(settings), settings, params)
+    assert estimate == pytest.approx(planned, rel=0.02)
+
+
+def test_device_memory_grows_with_what_needs_it():
+    one = config()
+    two = config("--batch_size", "32")
+    base = device_bytes(agent(one), one, 0)
+    assert device_bytes(agent(two), two, 0) == 2 * base
+    assert device_bytes(agent(one, np.float16), one, 0) == base / 2
+    assert device_bytes(agent(one), one, 1000) == base + 20_000
+    assert device_bytes(agent(one, kind="vector"), one, 0) < base / 2
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(1.34e9, "1.3 GB"), (25e6, "25 MB"), (9, "1 MB")]
+)
+def test_gigabytes(number, text):
+    assert gigabytes(number) == text
+
+
+def told(updates, total=1000, done=0):
+    """The lines of a run whose n-th call comes at n seconds."""
+    seconds = iter(range(len(updates)))
+    now = None
+    estimate = Estimate(total, done, clock=lambda: now)
+    lines = {}
+    for made in updates:
+        now = next(seconds)
+        if line := estimate.line(made):
+            lines[now] = line
+    return lines
+
+
+def test_time_is_told_once_after_the_first_updates():
+    # Four steps per update; updates 1 and 2, which compile, do not count.
+    lines = told([n // 4 for n in range(100)])
+    assert lines == {
+        28: "  time     4 s per update and its policy steps, 993 updates to"
+        " go: about 1:06:12"
+    }
+
+
+def test_time_of_a_run_that_continues_or_makes_many_updates_a_step():
+    assert list(told([500 + n for n in range(20)], done=500)) == [7]
+    assert "0.25 s per update" in told([4 * n for n in range(20)])[3]
+
+
+def test_no_time_where_there_are_no_updates():
+    assert told([0] * 50) == {}

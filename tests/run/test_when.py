@@ -1,0 +1,42 @@
+"""Timers by a clock of the test's own, and real signals."""
+
+import os
+import signal
+
+import pytest
+
+from dreamer.run.when import StopSignal, Timer
+
+
+def test_timer():
+    now = 100.0
+    timer = Timer(10.0, clock=lambda: now)
+    due = []
+    for now in (100, 109, 110, 111, 119, 135, 140, 145):  # noqa: B007
+        due.append(timer.due())
+    assert due == [False, False, True, False, False, True, False, True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_noted(number):
+    before = signal.getsignal(number)
+    with StopSignal() as stop:
+        assert not stop.received
+        os.kill(os.getpid(), number)
+        assert stop.received
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_interrupt_ends_at_once():
+    with StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received
+
+
+def test_termination_again_and_then_an_interrupt_do_not_end_at_once():
+    with StopSignal() as stop:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        assert stop.received

@@ -1,0 +1,421 @@
+"""Whole runs of the smallest agent: real processes, signals, bad input.
+
+Compiling costs far more than these runs, so a cache of compiled programs is
+shared by all tests, and a run's logdir serves several of them.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from dreamer import train
+from dreamer.config import load
+from dreamer.envs import vector
+from dreamer.run import state
+from dreamer.run.learner import Learner
+from dreamer.train_ratio import schedule
+from tests.run.test_logger import scalars
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parent.parent
+# Episodes of 40 policy steps; rows of metrics at checkpoints alone.
+NO_ROWS = ["--run.log_every", "1e9"]
+SHORT = ["--env.atari100k.length", "160"]
+PONG = ["--configs", "atari100k", "debug", *SHORT, *NO_ROWS]
+GYM = ["--configs", "debug", *NO_ROWS]
+TIMED = ("fps/policy", "fps/train", "fps/updates")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """A folder of compiled programs, for this process and its children."""
+    name = "JAX_COMPILATION_CACHE_DIR"
+    with pytest.MonkeyPatch.context() as patch:
+        if name not in os.environ:
+            patch.setenv(name, str(tmp_path_factory.mktemp("cache")))
+        # And the settings of a process of its own.
+        settings = {
+            "jax_compilation_cache_dir": os.environ[name],
+            "jax_numpy_rank_promotion": "allow",
+        }
+        before = {key: getattr(jax.config, key) for key in settings}
+        for key, value in settings.items():
+            jax.config.update(key, value)
+        compilation_cache.reset_cache()
+        yield
+        for key, value in before.items():
+            jax.config.update(key, value)
+        compilation_cache.reset_cache()
+
+
+def start(*argv):
+    return subprocess.Popen(
+        [sys.executable, "-m", "dreamer.train", *map(str, argv)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*argv):
+    """Trains in a process of its own; what it printed."""
+    process = start(*argv)
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    return out
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def saved(logdir):
+    """Policy steps of the complete checkpoints."""
+    return sorted(
+        int(path.name) for path in logdir.glob("ckpt/*") if path.name.isdigit()
+    )
+
+
+def files(folder):
+    return {
+        path: path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.fixture(scope="module")
+def pong(tmp_path_factory):
+    """A finished run: its logdir and what it printed."""
+    logdir = tmp_path_factory.mktemp("pong") / "run"
+    return logdir, run(*PONG, "--logdir", logdir)
+
+
+def test_what_a_run_leaves(pong):
+    logdir, _ = pong
+    last = rows(logdir / "metrics.jsonl")[-1]
+    config = load([*PONG, "--logdir", str(logdir)])
+    plan = schedule(config)
+    assert plan.total_updates == 33
+    assert last["updates"] == last["train/opt/updates"] == 33
+    assert last["policy_steps"] == plan.steps == 300
+    assert last["frames"] == last["step"] == 1200
+    realised, wanted = last["replay/replay_ratio"], plan.replay_ratio
+    one_update = config.batch_steps / (plan.steps - plan.first_step)
+    assert wanted - one_update < realised <= wanted
+    assert last["replay/items"] == 300
+    assert np.isfinite(list(last.values())).all()
+    assert saved(logdir) == [300]
+
+
+def test_scores_are_written_as_episodes_end(pong):
+    logdir, _ = pong
+    scores = rows(logdir / "scores.jsonl")
+    # An episode is a reset and 40 steps, seen in 41 observations.
+    steps = [4 * 41 * n for n in range(1, 8)]
+    assert [row["step"] for row in scores] == steps
+    assert all(row.keys() == {"step", "episode/score"} for row in scores)
+    assert all(row["episode/score"] <= 0 for row in scores)
+    lengths = [
+        row["episode/length"]
+        for row in rows(logdir / "metrics.jsonl")
+        if "episode/length" in row
+    ]
+    assert lengths == [40] * 7
+
+
+def test_tensorboard_shows_the_same_numbers(pong):
+    logdir, _ = pong
+    last = rows(logdir / "metrics.jsonl")[-1]
+    step = last.pop("step")
+    shown = {tag: x for at, tag, x in scalars(logdir) if at == step}
+    assert shown == pytest.approx(last, rel=1e-5)
+
+
+def test_what_a_run_prints(pong):
+    logdir, out = pong
+    for line in (
+        "No accelerator in use: runs on the CPU in float32",
+        "  length   300 policy steps = 1,200 frames",
+        "  updates  33 on 4 x 8 time steps, one per 8 policy steps",
+        f"Logs to {logdir}",
+        "  time     ",
+        "policy steps 300/300  frames 1,200  updates 33  ratio 3.9",
+        f"Done: 33 updates. Everything is in {logdir}",
+    ):
+        assert line in out
+    assert out.count("  time     ") == 1
+
+
+def test_a_finished_run_is_left_as_it_is(pong, capsys):
+    logdir, _ = pong
+    before = files(logdir)
+    # The saved settings are those of the run.
+    settings = ["--configs", str(logdir / "config.yaml")]
+    assert train.main(settings) == 0
+    assert "Done: 33 updates" in capsys.readouterr().out
+    assert files(logdir) == before
+
+
+def without_times(path):
+    return [
+        {k: v for k, v in row.items() if k not in TIMED} for row in rows(path)
+    ]
+
+
+@pytest.mark.parametrize(("seed", "same"), [(0, True), (1, False)])
+def test_a_seed_fixes_a_run(pong, tmp_path, seed, same):
+    logdir = tmp_path / "run"
+    argv = [*PONG, "--logdir", str(logdir), "--seed", str(seed)]
+    assert train.main(argv) == 0
+    metrics, others = (
+        without_times(x / "metrics.jsonl") for x in (logdir, pong[0])
+    )
+    assert (metrics == others) == same
+    if not same:
+        loss = "train/loss/image"
+        assert metrics[-1][loss] != others[-1][loss]
+
+
+def wait_for(process, logdir, after):
+    """Waits for a checkpoint made later than `after` policy steps."""
+    deadline = time.monotonic() + 300
+    while not (now := saved(logdir)) or now[-1] <= after:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return now[-1]
+
+
+def test_killed_terminated_and_continued(pong, tmp_path, capsys):
+    logdir = tmp_path / "run"
+    argv = [*PONG, "--logdir", str(logdir), "--run.save_every", "0.5"]
+    endless = [*argv, "--run.steps", "1000000"]
+
+    process = start(*endless)
+    wait_for(process, logdir, 60)
+    process.kill()
+    process.communicate()
+    killed = saved(logdir)[-1]
+
+    process = start(*endless)
+    wait_for(process, logdir, killed)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == train.INTERRUPTED == 75, err
+    assert f"Continues at policy step {killed:,} after" in out
+    assert f"--logdir {logdir}" in out
+    terminated = saved(logdir)[-1]
+    assert terminated > killed
+    assert rows(logdir / "metrics.jsonl")[-1]["step"] == 4 * terminated
+
+    total = ["--run.steps", str(terminated + 40)]
+    assert train.main([*argv, *total]) == 0
+    out = capsys.readouterr().out
+    assert f"Continues at policy step {terminated:,} after" in out
+    metrics = rows(logdir / "metrics.jsonl")
+    plan = schedule(load([*argv, *total]))
+    assert metrics[-1]["updates"] == plan.total_updates
+    assert metrics[-1]["policy_steps"] == terminated + 40
+    assert metrics[-1]["replay/items"] == min(terminated + 40, 1000)
+    counted = [row["step"] for row in metrics if "updates" in row]
+    assert counted == sorted(set(counted))
+    assert len(saved(logdir)) == 2
+
+
+def test_a_continued_run_plays_other_episodes(pong, tmp_path, monkeypatch):
+    logdir = shutil.copytree(pong[0], tmp_path / "run")
+    seeds = []
+
+    def make_envs(config):
+        seeds.append(config.seed)
+        return vector.make_envs(config)
+
+    monkeypatch.setattr(state, "make_envs", make_envs)
+    argv = [*PONG, "--logdir", str(logdir), "--run.steps", "302"]
+    assert train.main(argv) == 0
+    assert seeds == [
+        state.with_fresh_episodes(load(PONG), policy_steps=300).seed
+    ]
+    assert seeds != [0]
+    assert load(["--configs", str(logdir / "config.yaml")]).seed == 0
+
+
+def test_an_error_in_the_loop_keeps_its_traceback(pong, tmp_path, monkeypatch):
+    logdir = shutil.copytree(pong[0], tmp_path / "run")
+    before = {x: y for x, y in files(logdir).items() if "ckpt" in x.parts}
+    closed = []
+    close = vector.Envs.close
+
+    def broken(learner):
+        raise ValueError("deep inside")
+
+    monkeypatch.setattr(Learner, "update", broken)
+    monkeypatch.setattr(
+        vector.Envs, "close", lambda envs: (closed.append(1), close(envs))
+    )
+    argv = [*PONG, "--logdir", str(logdir), "--run.steps", "400"]
+    with pytest.raises(ValueError, match="deep inside"):
+        train.main(argv)
+    assert closed
+    assert not [x for x in threading.enumerate() if "batches" in x.name]
+    after = {x: y for x, y in files(logdir).items() if "ckpt" in x.parts}
+    assert after == before
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_workers_and_an_environment_that_fails(tmp_path):
+    logdir = tmp_path / "run"
+    argv = [*PONG, "--run.envs", "2", "--run.steps", "200"]
+    run(*argv, "--logdir", logdir)
+    config = load([*argv, "--logdir", str(logdir)])
+    last = rows(logdir / "metrics.jsonl")[-1]
+    assert last["policy_steps"] == 200
+    assert last["updates"] == schedule(config).total_updates > 10
+    # Two environments of their own seeds end their episodes together.
+    steps = [row["step"] for row in rows(logdir / "scores.jsonl")]
+    assert steps == [4 * 2 * 41] * 2 + [4 * 2 * 82] * 2
+
+    # One that fails: its own traceback, and the checkpoint stays.
+    process = start(*argv[:-1], "1000000", "--logdir", logdir)
+    for line in process.stdout:
+        if line.startswith("policy steps") or "Continues" in line:
+            break
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        process.communicate()
+        pytest.skip("this system does not list child processes")
+    for server in children.read_text().split():
+        listed = Path(f"/proc/{server}/task/{server}/children").read_text()
+        for worker in listed.split():
+            os.kill(int(worker), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == train.FAILED == 1
+    assert "died without a word" in err
+    assert "Traceback" not in err
+    assert saved(logdir) == [200]
+
+
+@pytest.mark.parametrize("task", ["CartPole-v1", "Pendulum-v1"])
+def test_gym(task, tmp_path):
+    logdir = tmp_path / "run"
+    argv = [*GYM, "--task", f"gym_{task}", "--run.train_ratio", "-1"]
+    argv += ["--run.steps", "60", "--logdir", str(logdir)]
+    assert train.main(argv) == 0
+    last = rows(logdir / "metrics.jsonl")[-1]
+    # One update every policy step, from the 40th on.
+    assert last["updates"] == 21
+    assert last["replay/replay_ratio"] == 4 * 8
+    assert last["frames"] == 60
+    assert np.isfinite(last["train/opt/loss"])
+
+
+def refused(capsys, *argv):
+    """The one line of a run that is refused."""
+    try:
+        code = train.main([str(x) for x in argv])
+    except SystemExit as error:
+        code = error.code
+    err = capsys.readouterr().err
+    assert code == 2, err
+    assert err.startswith("dreamer.train: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    return err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--logdir", "/proc/dreamer"], "logdir=/proc/dreamer: "),
+        (["--jax.platform", "tpu"], "jax.platform=tpu: "),
+        (
+            ["--replay.size", "1e12", "--run.steps", "1e12"],
+            "replay.size: 1000000000000 steps of ",
+        ),
+        (["--task", "gym_CartPol-v1"], "CartPole"),
+        (["--task", "gym_CartPol-v1", "--run.envs", "2"], "CartPole"),
+        (["--task", "gym_nowhere:Thing-v0"], "nowhere"),
+        (["--task", "atari100k_pongg"], "atari100k_pong?"),
+        (["--run.stepz", "3"], "run.steps?"),
+        (["--logger.outputs", "wandb"], "pip install wandb"),
+    ],
+)
+def test_refused_before_anything_is_created(
+    flags, words, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    before = jax.config.jax_platforms
+    if "--logdir" not in flags:
+        flags = [*flags, "--logdir", tmp_path / "run"]
+    try:
+        line = refused(capsys, *PONG, *flags)
+    finally:
+        jax.config.update("jax_platforms", before)
+    assert words in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["file", "file/run"])
+def test_a_file_in_the_way_of_the_logdir(name, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    line = refused(capsys, *PONG, "--logdir", tmp_path / name)
+    assert "is a file" in line
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_logdir_that_is_not_writable(tmp_path, capsys, monkeypatch):
+    # Root may write anywhere, so ask for the answer that others get.
+    monkeypatch.setattr(state.os, "access", lambda path, mode: False)
+    line = refused(capsys, *PONG, "--logdir", tmp_path / "new" / "run")
+    assert f"{tmp_path} is not writable" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "flags", "words"),
+    [
+        ("config.yaml", "task: [", [], "config.yaml, line "),
+        ("config.yaml", "tusk: atari_pong", [], "config.yaml: "),
+        ("config.yaml", "\0\1", [], "config.yaml: "),
+        ("metrics.jsonl", "not json\n", [], "metrics.jsonl: "),
+        ("metrics.jsonl", "[1]\n", [], "metrics.jsonl: "),
+        ("ckpt/300/meta/metadata", "{", [], "ckpt/300: "),
+        ("ckpt/300/meta/metadata", '{"format": 99}', [], "has format 99"),
+        (None, "", ["--seed", "1"], "seed=1: "),
+        (None, "", ["--batch_size", "5"], "batch_size=5: "),
+    ],
+)
+def test_a_logdir_of_another_run_or_damaged(
+    name, text, flags, words, pong, tmp_path, capsys
+):
+    logdir = shutil.copytree(pong[0], tmp_path / "run")
+    if name:
+        (logdir / name).write_text(text)
+    before = files(logdir)
+    more = ["--run.steps", "400"]
+    line = refused(capsys, *PONG, "--logdir", logdir, *more, *flags)
+    assert words in line
+    assert files(logdir) == before
+
+
+def test_an_error_of_the_command_line_as_a_shell_sees_it(tmp_path):
+    process = start(*PONG, "--logdir", tmp_path / "run", "--seed", "-1")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert err.startswith("dreamer.train: ")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
