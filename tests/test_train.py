@@ -48,7 +48,6 @@ def cache(tmp_path_factory):
         # And the settings of a process of its own.
         settings = {
             "jax_compilation_cache_dir": os.environ[name],
-            "jax_numpy_rank_promotion": "allow",
         }
         before = {key: getattr(jax.config, key) for key in settings}
         for key, value in settings.items():
