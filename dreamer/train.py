@@ -80,6 +80,7 @@ def loop(run: Run, stop: StopSignal) -> None:
             )
             if line := estimate.line(run.updates):
                 progress.print(line)
+                progress.restart()  # compiling was not its usual speed
             if log.due():
                 run.log()
             if save.due():

@@ -43,8 +43,7 @@ from dreamer.envs.games import rom_name  # noqa: E402
 from dreamer.envs.vector import make_envs  # noqa: E402
 from dreamer.replay import Replay  # noqa: E402
 from dreamer.run.device import select_device  # noqa: E402
-from dreamer.run.driver import Driver, replay_fields  # noqa: E402
-from dreamer.run.learner import Learner  # noqa: E402
+from dreamer.run.state import Run  # noqa: E402
 from dreamer.spaces import Space  # noqa: E402
 
 Rows = list[dict[str, Any]]
@@ -468,75 +467,42 @@ def bench_startup(config: Config, _: np.dtype, argv: Sequence[str]) -> Rows:
 
 def bench_run(config: Config, dtype: np.dtype) -> Rows:
     """A slice of training with everything in it, after the first updates."""
-    envs = make_envs(config)
-    try:
-        return _run_slice(config, dtype, envs)
-    finally:
-        envs.close()
+    del dtype
+    with tempfile.TemporaryDirectory() as logdir:
+        config = replace(config, logdir=logdir)
+        with Run(config) as run:
+            return _run_slice(run)
 
 
-def _run_slice(config: Config, dtype: np.dtype, envs: Any) -> Rows:
-    agent = Agent(
-        envs.obs_spaces,
-        envs.action_space,
-        config.agent,
-        dtype=dtype,
-        context=config.replay_context,
-    )
-    length = config.batch_length
-    replay = Replay(
-        replay_fields(envs),
-        agent.latents,
-        envs.num,
-        20_000,
-        config.replay_context,
-        length,
-        0,
-    )
-    key = jax.random.key(0)
-    driver = Driver(envs, agent, replay, key)
-    learner = Learner(agent, agent.init(0), replay, config.batch_size, key)
-    while replay.windows < config.batch_steps:
-        driver.step(learner.state.params)
-    for _ in range(3):
-        learner.update()
-    jax.block_until_ready(learner.state)
+def _run_slice(run: Run, updates: int = 5, seconds: float = 30.0) -> Rows:
+    def turn_until(count: int, deadline: float) -> None:
+        while run.updates < count or time.perf_counter() < deadline:
+            run.act()
+            run.learn()
+
+    turn_until(3, 0.0)  # compiles
+    run.wait()
     alone = time.perf_counter()
-    repeats = 5
-    for _ in range(repeats):
-        learner.update()
-    jax.block_until_ready(learner.state)
-    alone = (time.perf_counter() - alone) / repeats
-    per_step = config.run.train_ratio / config.batch_steps
-    owed, updates, waited = 0.0, 0, 0.0
-    begin, steps = time.perf_counter(), driver.policy_steps
-    while updates < repeats or time.perf_counter() - begin < 30:
-        driver.step(learner.state.params)
-        owed += per_step * envs.num
-        while owed >= 1:
-            _, batch = learner.prepared
-            before = time.perf_counter()
-            batch.result()
-            waited += time.perf_counter() - before
-            learner.update()
-            owed, updates = owed - 1, updates + 1
-    jax.block_until_ready(learner.state)
-    seconds = time.perf_counter() - begin
-    steps = driver.policy_steps - steps
-    learner.close()
+    for _ in range(updates):
+        run.learner.update()
+    run.wait()
+    alone = (time.perf_counter() - alone) / updates
+    begin, steps = time.perf_counter(), run.policy_steps
+    done, waited = run.updates, run.learner.waited
+    turn_until(done + updates, begin + seconds)
+    run.wait()
+    wall = time.perf_counter() - begin
+    done, waited = run.updates - done, run.learner.waited - waited
+    steps, busy = run.policy_steps - steps, done * alone / wall
     return [
-        row("policy steps per second", f"{steps / seconds:,.1f}"),
+        row("policy steps per second", f"{steps / wall:,.1f}"),
         row(
             "updates per second",
-            f"{updates / seconds:,.2f}",
-            f"{updates * alone / seconds:.0%} of the time updating",
-            busy=updates * alone / seconds,
+            f"{done / wall:,.2f}",
+            f"{busy:.0%} of the time is that of updates alone",
+            busy=busy,
         ),
-        row(
-            "waiting for data",
-            f"{waited / seconds:.2%}",
-            "share of the wall time",
-        ),
+        row("waiting for data", f"{waited / wall:.2%}", "of the wall time"),
     ]
 
 

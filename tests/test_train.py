@@ -35,7 +35,7 @@ NO_ROWS = ["--run.log_every", "1e9"]
 SHORT = ["--env.atari100k.length", "160"]
 PONG = ["--configs", "atari100k", "debug", *SHORT, *NO_ROWS]
 GYM = ["--configs", "debug", *NO_ROWS]
-TIMED = ("fps/policy", "fps/train", "fps/updates")
+TIMED = ("fps/policy", "fps/train", "fps/updates", "fps/waiting")
 
 
 @pytest.fixture(scope="module", autouse=True)

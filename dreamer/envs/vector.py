@@ -195,6 +195,9 @@ class Envs:
             self.close()
             raise EnvError(str(error)) from None
         except (EOFError, OSError) as error:
+            # What was being sent must not wait for the garbage collector:
+            # Python 3.12.1 crashes when that meets a buffer in use.
+            traceback.clear_frames(error.__traceback__)
             self.close()
             raise EnvError(
                 "the process of an environment died without a word; its "

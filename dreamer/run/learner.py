@@ -7,6 +7,7 @@ write-backs is fixed by the order of calls, never by which thread is faster,
 so that one seed gives one run.  Next: agent/agent.py, what an update computes.
 """
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -27,6 +28,10 @@ class Learner:
       replay: batches come from here, latents go back.
       batch_size: B.
       key: PRNG key of all updates.
+
+    Attributes:
+      updates: gradient updates so far.
+      waited: seconds spent so far on batches that were not ready yet.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class Learner:
         self.batch_size = batch_size
         self.key = key
         self.updates = int(state.updates)
+        self.waited = 0.0
         self._thread = ThreadPoolExecutor(1, "batches")
         self._next: tuple[Positions, Future[Batch]] | None = None
         self._fresh: tuple[Positions, Batch] | None = None
@@ -54,9 +60,12 @@ class Learner:
         """Dispatches one update and prepares the next batch."""
         if self._next is None:
             self._prepare()
-        positions, batch = self._next
+        positions, prepared = self._next
+        before = time.perf_counter()
+        batch = prepared.result()
+        self.waited += time.perf_counter() - before
         self.state, latents, metrics = self.agent.update(
-            self.state, batch.result(), self.key
+            self.state, batch, self.key
         )
         self.updates += 1
         self._remember(metrics)

@@ -19,29 +19,39 @@ from dreamer.train_ratio import schedule
 
 # Parameters, gradients, two moments, and the update before it is added.
 PARAM_COPIES = 5
-# Values kept for the backward pass at full resolution, for every time step:
-# of encoder and decoder in units of the first stage's channels, and of the
-# image itself. Fitted to XLA's count, see `device_bytes`.
-CONV_COPIES = 7
-IMAGE_COPIES = 5
+# Values kept for the backward pass, for every time step and imagined state,
+# in units of a layer's width; see `device_bytes` for how they were found.
+FEAT_COPIES, BIN_COPIES, UNIT_COPIES = 2, 7, 44
+# For every time step at full resolution, unless images pass in chunks: in
+# units of the first stage's channels, and of the image itself.
+CONV_COPIES, IMAGE_COPIES = 7, 5
 
 
-def device_bytes(agent: Agent, config: Config, params: int) -> int:
+def device_bytes(
+    agent: Agent, config: Config, params: int, chunked: bool
+) -> int:
     """Rough device memory of an update, in bytes.
 
-    Parameters, and of the activations only what is widest: convolutions and
-    the features of every imagined state.  Within 2% of what XLA plans on a
-    CPU (`Compiled.memory_analysis`) for size1m (1.26 GB) and size12m (4.3 GB)
-    in float32 with 16 x 64 images of 64 x 64 x 3.  Accelerators fuse and pad
-    differently, and bfloat16 counts as half of float32 here, while a CPU
-    needs as much for both: take it for the order of magnitude there.
+    Fitted to what XLA plans on a CPU (`Compiled.memory_analysis`) in float32
+    for 16 x 64 images of 64 x 64 x 3: within 3% for size1m (408 MB) and
+    size12m (1.39 GB).  On accelerators, where images do not pass in chunks,
+    nothing has been compared yet: take it for the order of magnitude there.
+
+    Args:
+      agent: whose update it is.
+      config: for the size of a batch.
+      params: number of parameters.
+      chunked: whether images pass through the convolutions in chunks, see
+        `dreamer.agent.networks.in_chunks`.
     """
-    rssm = agent.config.dyn.rssm
-    feat = rssm.deter + rssm.stoch * rssm.classes
-    values = feat * (agent.config.imag_length + 2)
-    depth = 2 * agent.config.enc.simple.depth
+    c = agent.config
+    feat = c.dyn.rssm.deter + c.dyn.rssm.stoch * c.dyn.rssm.classes
+    states = c.imag_length + 1
+    heads = BIN_COPIES * c.value.bins + UNIT_COPIES * c.value.units
+    values = states * heads + (states + 1) * FEAT_COPIES * feat
+    depth = 2 * c.enc.simple.depth
     for space in agent.obs_spaces.values():
-        if space.kind == "image":
+        if space.kind == "image" and not chunked:
             height, width, channels = space.shape
             copies = CONV_COPIES * depth + IMAGE_COPIES * channels
             values += copies * height * width
@@ -62,7 +72,8 @@ def describe(
     """The lines that a run prints before its first step."""
     here = schedule(config)
     count = sum(x.size for x in jax.tree.leaves(params))
-    device = gigabytes(device_bytes(agent, config, count))
+    chunked = jax.default_backend() == "cpu"
+    device = gigabytes(device_bytes(agent, config, count, chunked))
     each = replay.bytes_per_step
     ram = gigabytes(required_ram(replay.capacity, each))
     per_step = float(here.updates_per_step)

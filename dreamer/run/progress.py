@@ -100,6 +100,10 @@ class Progress:
         if self._live or not first:
             self._show()
 
+    def restart(self) -> None:
+        """Forgets the past: speeds count from the next update on."""
+        self._samples.clear()
+
     def print(self, text: str) -> None:
         """Prints lines that stay, above the live line if there is one."""
         self._console.print(Text(text), soft_wrap=True)

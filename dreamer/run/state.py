@@ -42,6 +42,7 @@ class Run:
     Attributes:
       config: as given.
       logdir: where everything is written.
+      learner: makes the updates.
       score: of the last episode that ended, if one has.
 
     Raises:
@@ -72,12 +73,17 @@ class Run:
                 config, self._envs, self._agent, saved_at or 0
             )
             self._restore()
-            opened.callback(self._learner.close)
+            opened.callback(self.learner.close)
             self._logger = open_logdir(config, self.frames)
             opened.callback(self._logger.close)
             self._opened = opened.pop_all()
         self._saved_at = saved_at
-        self._logged = (time.monotonic(), self.policy_steps, self.updates)
+        self._logged = self._clocks()
+
+    def _clocks(self) -> tuple[float, int, int, float]:
+        """What speeds are differences of."""
+        waited = self.learner.waited
+        return time.monotonic(), self.policy_steps, self.updates, waited
 
     def _restore(self) -> None:
         """Puts ratio, driver and learner where the run stands."""
@@ -103,11 +109,11 @@ class Run:
             act_key,
             counters["policy_steps"],
         )
-        self._learner = Learner(
+        self.learner = Learner(
             self._agent, state, self._replay, config.batch_size, learn_key
         )
         if pending is not None:
-            self._learner.restore_pending(pending)
+            self.learner.restore_pending(pending)
 
     @property
     def policy_steps(self) -> int:
@@ -122,7 +128,7 @@ class Run:
     @property
     def updates(self) -> int:
         """Gradient updates so far."""
-        return self._learner.updates
+        return self.learner.updates
 
     @property
     def finished(self) -> bool:
@@ -148,7 +154,7 @@ class Run:
                 self.config,
                 self._agent,
                 self._replay,
-                self._learner.state.params,
+                self.learner.state.params,
             ),
             f"Logs to {self.logdir}",
         ]
@@ -165,7 +171,7 @@ class Run:
         Raises:
           EnvError: an environment failed.
         """
-        for episode in self._driver.step(self._learner.state.params):
+        for episode in self._driver.step(self.learner.state.params):
             self.score = episode.score
             self._logger.episode(self.frames, episode.score, episode.length)
 
@@ -178,19 +184,23 @@ class Run:
             for _ in range(self._ratio(step)):
                 if self._first_update is None:
                     self._first_update = step
-                self._learner.update()
+                self.learner.update()
+
+    def wait(self) -> None:
+        """Waits until the device has made every update asked for."""
+        jax.block_until_ready(self.learner.state)
 
     def log(self) -> None:
         """Writes one row: means since the last row, counters and speeds.
 
         Writes nothing if there has been no step since.
         """
-        then, steps, updates = self._logged
+        then, steps, updates, waited = self._logged
         if self.policy_steps == steps:
             return
-        metrics = {f"train/{k}": v for k, v in self._learner.metrics().items()}
+        metrics = {f"train/{k}": v for k, v in self.learner.metrics().items()}
         # After the metrics, which wait for the device.
-        self._logged = (time.monotonic(), self.policy_steps, self.updates)
+        self._logged = self._clocks()
         seconds = self._logged[0] - then
         trained = (self.updates - updates) / seconds
         metrics |= {
@@ -202,6 +212,7 @@ class Run:
             "fps/policy": (self.policy_steps - steps) / seconds,
             "fps/train": trained * self.config.batch_steps,
             "fps/updates": trained,
+            "fps/waiting": (self.learner.waited - waited) / seconds,
         }
         self._logger.scalars(self.frames, metrics)
 
@@ -217,7 +228,7 @@ class Run:
         if self._saved_at == self.policy_steps:
             return
         self.log()
-        pending = self._learner.pending()  # before the replay is saved
+        pending = self.learner.pending()  # before the replay is saved
         counters = {
             "policy_steps": self.policy_steps,
             "updates": self.updates,
@@ -227,7 +238,7 @@ class Run:
         }
         self._checkpoints.save(
             self.policy_steps,
-            self._learner.state,
+            self.learner.state,
             self._replay,
             pending,
             counters,
