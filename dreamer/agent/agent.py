@@ -139,7 +139,7 @@ class Agent:
     def init(self, seed: int) -> TrainState:
         """Fresh parameters; the slow critic starts as a copy of the critic."""
         params = nnx.to_pure_dict(nnx.state(self.build(Init(seed))))
-        return self.state_from(jax.device_put(params))
+        return jax.jit(self.state_from)(params)
 
     def state_from(self, params: Params) -> TrainState:
         """A state that has not been updated yet, around given parameters."""

@@ -122,6 +122,19 @@ class Replay:
                 start = self._time - self._window
                 self._queue.extend((env, start) for env in range(self.envs))
 
+    def batch_spec(self, batch_size: int) -> Spec:
+        """Shape and dtype of everything that `gather` returns."""
+        window = (batch_size, self._window)
+        fields = {
+            name: ((*window, *shape), dtype)
+            for name, (shape, dtype) in self._fields.spec.items()
+        }
+        latents = {
+            name: ((batch_size, *shape), dtype)
+            for name, (shape, dtype) in self._latents.spec.items()
+        }
+        return fields | latents
+
     def draw(self, batch_size: int) -> Positions:
         """Chooses windows: queued ones first, then uniformly with repeats.
 

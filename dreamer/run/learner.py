@@ -8,6 +8,7 @@ so that one seed gives one run.  Next: agent/agent.py, what an update computes.
 """
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -55,6 +56,22 @@ class Learner:
         self._sums: Metrics | None = None
         self._summed = 0
         self._add = jax.jit(_add_trees, donate_argnums=0)
+        self._update: Future[Callable] = Future()
+        self._update.set_result(agent.update)
+
+    def compile(self) -> None:
+        """Compiles the update while the caller goes on with other things."""
+        spec = self.replay.batch_spec(self.batch_size)
+        batch = {k: jax.ShapeDtypeStruct(*v) for k, v in spec.items()}
+        # Shapes, because the state itself may be donated meanwhile.
+        state = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.state
+        )
+
+        def compiled() -> Callable:
+            return self.agent.update.lower(state, batch, self.key).compile()
+
+        self._update = self._thread.submit(compiled)
 
     def update(self) -> None:
         """Dispatches one update and prepares the next batch."""
@@ -64,7 +81,7 @@ class Learner:
         before = time.perf_counter()
         batch = prepared.result()
         self.waited += time.perf_counter() - before
-        self.state, latents, metrics = self.agent.update(
+        self.state, latents, metrics = self._update.result()(
             self.state, batch, self.key
         )
         self.updates += 1

@@ -112,6 +112,7 @@ class Run:
         self.learner = Learner(
             self._agent, state, self._replay, config.batch_size, learn_key
         )
+        self.learner.compile()
         if pending is not None:
             self.learner.restore_pending(pending)
 
