@@ -396,55 +396,47 @@ def bench_env(config: Config, _: np.dtype) -> Rows:
     return rows
 
 
+# What a child process runs: the way to the first update, with marks.
 PHASES = """
-import sys, time, json
-marks = [time.perf_counter()]
+import json, sys, time
+start = time.perf_counter()
 from dreamer.config import load
-import dreamer.train as train
-from dreamer.run.device import select_device
-marks.append(time.perf_counter())
-config = load(sys.argv[1:])
-dtype = select_device(config.jax)
-import jax, numpy as np
-envs = train.make_envs(config)
-marks.append(time.perf_counter())
-sys.path.insert(0, {scripts!r})
-import bench
-agent = bench.agent_for(config, dtype)
-state = jax.block_until_ready(agent.init(0))
-marks.append(time.perf_counter())
-batch = bench.random_batch(agent, config)
-key = jax.random.key(0)
-obs = {{k: np.zeros((1, *s.shape), s.dtype)
-       for k, s in agent.obs_spaces.items()}}
-obs["is_first"] = np.zeros(1, bool)
-agent.policy(state.params, agent.initial_carry(1), obs, key, np.uint32(0))
-program = agent.update.lower(state, batch, key).compile()
-marks.append(time.perf_counter())
-jax.block_until_ready(program(state, batch, key))
-marks.append(time.perf_counter())
-envs.close()
-print(json.dumps(np.diff(marks).tolist()))
+from dreamer.run import state
+imports = time.perf_counter()
+make_envs, environments = state.make_envs, 0.0
+def timed(config):
+    global environments
+    begin = time.perf_counter()
+    envs = make_envs(config)
+    environments = time.perf_counter() - begin
+    return envs
+state.make_envs = timed
+with state.Run(load(sys.argv[1:])) as run:
+    built = time.perf_counter()
+    while not run.updates:
+        run.act()
+        run.learn()
+    run.wait()
+    done = time.perf_counter()
+parts = imports - start, environments, built - imports - environments
+print(json.dumps([*parts, done - built]))
 """
 
 
 def bench_startup(config: Config, _: np.dtype, argv: Sequence[str]) -> Rows:
     """From the command to the first update, cold and with a warm cache."""
-    names = ("imports", "environments", "initialisation", "compilation")
+    names = "imports", "environments", "initialisation", "compilation"
     rows = []
-    code = PHASES.format(scripts=str(ROOT / "scripts"))
-    with tempfile.TemporaryDirectory() as cache:
-        env = dict(
-            os.environ,
-            JAX_COMPILATION_CACHE_DIR=cache,
-            PYTHONPATH=str(ROOT),
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        env = dict(os.environ, PYTHONPATH=str(ROOT))
+        env["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/cache"
         for state in ("cold", "warm cache"):
+            logdir = ["--logdir", f"{folder}/{state.split()[0]}"]
             start = time.perf_counter()
             done = subprocess.run(
-                [sys.executable, "-c", code, *argv],
+                [sys.executable, "-c", PHASES, *argv, *logdir],
                 env=env,
-                capture_output=True,
+                stdout=subprocess.PIPE,
                 text=True,
                 check=True,
             )
@@ -452,13 +444,13 @@ def bench_startup(config: Config, _: np.dtype, argv: Sequence[str]) -> Rows:
             parts = json.loads(done.stdout.splitlines()[-1])
             split = ", ".join(
                 f"{name} {seconds:.1f}"
-                for name, seconds in zip(names, parts, strict=False)
+                for name, seconds in zip(names, parts, strict=True)
             )
             rows.append(
                 row(
                     f"first update, {state}, s",
                     f"{total:.1f}",
-                    split,
+                    f"{split}, first steps included",
                     seconds=total,
                 )
             )

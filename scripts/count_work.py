@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 
 def count_flops(function: Callable, *args: Any) -> int:
@@ -23,7 +24,10 @@ def count_flops(function: Callable, *args: Any) -> int:
       function: traceable by JAX, jitted or not.
       args: arrays or shapes.
     """
-    return _flops(jax.make_jaxpr(function)(*args).jaxpr)
+    traced = jax.make_jaxpr(function)(*args).jaxpr
+    # Without what nobody uses, such as results that only a gradient led to.
+    used, _ = partial_eval.dce_jaxpr(traced, [True] * len(traced.outvars))
+    return _flops(used)
 
 
 def _flops(jaxpr: core.Jaxpr) -> int:

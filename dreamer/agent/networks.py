@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 f32 = jnp.float32
 DType = jnp.dtype
@@ -288,14 +289,16 @@ def _conv_backward(
 conv.defvjp(_conv_forward, _conv_backward)
 
 CHUNK = 64  # images whose activations stay in a CPU's cache
+KEPT = "kept"  # what the backward pass of a chunk need not compute anew
 
 
 def in_chunks(function: Callable, *args: jax.Array) -> Any:
     """function(*args), on CPUs in pieces along the first axis of all args.
 
     There, activations of a whole batch of images leave the cache, and moving
-    them costs more than computing them: pieces are faster even though the
-    backward pass computes them anew.  Elsewhere this is a plain call.
+    them costs more than computing them.  The backward pass gets the results
+    of convolutions, named `KEPT`, and computes the rest anew.  Elsewhere this
+    is a plain call.
     """
     count = len(args[0])
     size = next(n for n in range(min(CHUNK, count), 0, -1) if not count % n)
@@ -303,7 +306,10 @@ def in_chunks(function: Callable, *args: jax.Array) -> Any:
     if jax.default_backend() != "cpu" or size == count or 2 * size < CHUNK:
         return function(*args)
     pieces = [x.reshape(-1, size, *x.shape[1:]) for x in args]
-    once = jax.checkpoint(lambda piece: function(*piece))
+    once = jax.checkpoint(
+        lambda piece: function(*piece),
+        policy=jax.checkpoint_policies.save_only_these_names(KEPT),
+    )
     results = jax.lax.map(once, pieces)
     return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), results)
 
@@ -357,25 +363,24 @@ GROUP_TAPS = np.array(
 FEW_CHANNELS = 4  # so few make a matrix product too thin to be fast
 
 
-def pooled_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Maximum of `conv` over 2x2 windows.
+def grouped_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`conv` with the results of each 2x2 group of pixels side by side.
 
     With few input channels, the same sums arranged as one 3x3 convolution
-    over 2x2 groups of pixels with four times the channels, of input and of
-    output; the maximum is then over channels.
+    over groups of pixels with four times the channels, of input and output.
 
     Args:
       x: (N, h, w, c).
       kernel: (5, 5, c, d).
 
     Returns:
-      (N, h/2, w/2, d).
+      (N, h/2, w/2, 4, d).
     """
     n, h, w, c = x.shape
     d = kernel.shape[-1]
     if c > FEW_CHANNELS:
         y = conv(x, kernel).reshape(n, h // 2, 2, w // 2, 2, d)
-        y = y.transpose(2, 4, 0, 1, 3, 5)  # (2, 2, N, h/2, w/2, d)
+        y = y.transpose(0, 1, 3, 2, 4, 5)
     else:
         x = x.reshape(n, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
         taps = jnp.asarray(GROUP_TAPS, kernel.dtype)
@@ -384,6 +389,55 @@ def pooled_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
             x.reshape(n, h // 2, w // 2, 4 * c),
             groups.reshape(3, 3, 4 * c, 4 * d),
         )
-        y = y.reshape(n, h // 2, w // 2, 2, 2, d).transpose(3, 4, 0, 1, 2, 5)
-    rows = jnp.maximum(y[0], y[1])
-    return jnp.maximum(rows[0], rows[1])
+    return y.reshape(n, h // 2, w // 2, 4, d)
+
+
+@jax.custom_vjp
+def pooled_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Maximum of `conv` over 2x2 windows.
+
+    Its gradient needs to know only which of the four were the largest, a few
+    bits instead of four numbers; equal ones share it equally.
+
+    Args:
+      x: (N, h, w, c).
+      kernel: (5, 5, c, d).
+
+    Returns:
+      (N, h/2, w/2, d).
+    """
+    return _largest(grouped_conv(x, kernel))
+
+
+def _largest(y: jax.Array) -> jax.Array:
+    """(..., 4, d) -> (..., d); pairs, as XLA reduces short axes slowly."""
+    pair = jnp.maximum(y[..., :2, :], y[..., 2:, :])
+    return jnp.maximum(pair[..., 0, :], pair[..., 1, :])
+
+
+def _pooled_conv_forward(
+    x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    y = grouped_conv(x, kernel)
+    largest = _largest(y)
+    bits = sum(
+        (y[..., i, :] == largest).astype(jnp.uint8) << i for i in range(4)
+    )
+    bits = checkpoint_name(bits, KEPT)
+    return checkpoint_name(largest, KEPT), (x, kernel, bits)
+
+
+def _pooled_conv_backward(
+    saved: tuple[jax.Array, ...], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel, bits = saved
+    share = dy / jax.lax.population_count(bits).astype(dy.dtype)
+    parts = [
+        jnp.where((bits >> i) & 1 == 1, share, jnp.zeros_like(share))
+        for i in range(4)
+    ]
+    pull_back = jax.vjp(grouped_conv, x, kernel)[1]
+    return pull_back(jnp.stack(parts, -2))
+
+
+pooled_conv.defvjp(_pooled_conv_forward, _pooled_conv_backward)

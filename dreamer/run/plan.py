@@ -25,6 +25,9 @@ FEAT_COPIES, BIN_COPIES, UNIT_COPIES = 2, 7, 44
 # For every time step at full resolution, unless images pass in chunks: in
 # units of the first stage's channels, and of the image itself.
 CONV_COPIES, IMAGE_COPIES = 7, 5
+# In chunks: pooled results of the encoder's stages, in units of its depth,
+# with the bits that say where each came from.
+KEPT_COPIES = 1
 
 
 def device_bytes(
@@ -33,8 +36,8 @@ def device_bytes(
     """Rough device memory of an update, in bytes.
 
     Fitted to what XLA plans on a CPU (`Compiled.memory_analysis`) in float32
-    for 16 x 64 images of 64 x 64 x 3: within 3% for size1m (408 MB) and
-    size12m (1.39 GB).  On accelerators, where images do not pass in chunks,
+    for 16 x 64 images of 64 x 64 x 3: within 3% for size1m (473 MB) and
+    size12m (1.64 GB).  On accelerators, where images do not pass in chunks,
     nothing has been compared yet: take it for the order of magnitude there.
 
     Args:
@@ -49,11 +52,12 @@ def device_bytes(
     states = c.imag_length + 1
     heads = BIN_COPIES * c.value.bins + UNIT_COPIES * c.value.units
     values = states * heads + (states + 1) * FEAT_COPIES * feat
-    depth = 2 * c.enc.simple.depth
+    depth = c.enc.simple.depth
     for space in agent.obs_spaces.values():
-        if space.kind == "image" and not chunked:
+        if space.kind == "image":
             height, width, channels = space.shape
-            copies = CONV_COPIES * depth + IMAGE_COPIES * channels
+            copies = CONV_COPIES * 2 * depth + IMAGE_COPIES * channels
+            copies = KEPT_COPIES * depth if chunked else copies
             values += copies * height * width
     activations = config.batch_steps * values * agent.dtype.itemsize
     return PARAM_COPIES * 4 * params + activations
