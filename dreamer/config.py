@@ -231,7 +231,10 @@ def load(argv: Sequence[str], program: str = "dreamer.train") -> Config:
         range; one line names it and what is allowed.
     """
     if "--help" in argv or "-h" in argv:
-        print(help_text(program))
+        try:
+            print(help_text(program), flush=True)
+        except BrokenPipeError:  # a reader that has seen enough: `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0)
     entries, flags = split_flags(argv, settings(Config()))
     config = Config()

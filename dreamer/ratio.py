@@ -8,6 +8,7 @@ a `train_ratio` means and converts other numbers into it. Next:
 """
 
 import operator
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -292,4 +293,6 @@ def _number(number: Fraction | int) -> str:
 
 
 if __name__ == "__main__":
+    # A reader that has seen enough, as in `| head`, is no error.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     main(sys.argv[1:])

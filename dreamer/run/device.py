@@ -31,8 +31,9 @@ def select_device(config: JaxConfig) -> np.dtype:
         jax.config.update("jax_compilation_cache_dir", str(cache))
     try:
         backend = jax.default_backend()
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError) as error:
+        # An assertion without words where JAX is installed for CPUs only.
+        reason = str(error).partition("\n")[0] or "none is installed"
         raise ValueError(
             f"jax.platform={config.platform}: JAX finds no such device"
             f" ({reason}); expected auto, cpu or a device of this machine"

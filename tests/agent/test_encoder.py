@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from dreamer.agent.encoder import Decoder, Encoder, split_keys
 from dreamer.agent.networks import Init
@@ -183,3 +184,36 @@ def test_discrete_loss_reads_each_entry_from_its_own_logits():
     losses, _ = decode(decoder)(random_state(), obs)
     # -ln(2/5) - ln(4/7)
     np.testing.assert_allclose(losses["inventory"], [1.4759065] * N, rtol=1e-5)
+
+
+def test_chunks_of_a_cpu_and_the_whole_of_an_accelerator_agree(monkeypatch):
+    # 96 images pass in two chunks on a CPU, at once elsewhere; the gradients
+    # of convolutions are then spelled out differently, too.
+    spaces = {"image": Space("image", (16, 16, 3))}
+    obs = observations(spaces, (2, 48))
+    encoder, decoder = make_encoder(spaces), make_decoder(spaces)
+    rng = np.random.default_rng(1)
+    deter = rng.normal(size=(96, RSSM.deter)).astype(np.float32)
+    stoch = rng.normal(size=(96, RSSM.stoch * RSSM.classes))
+    stoch = stoch.astype(np.float32)
+    flat = {"image": obs["image"].reshape(96, 16, 16, 3)}
+
+    def gradients(backend):
+        monkeypatch.setattr(jax, "default_backend", lambda: backend)
+        encoder_graph, encoder_params = nnx.split(encoder)
+        decoder_graph, decoder_params = nnx.split(decoder)
+
+        def loss(encoder_params, decoder_params, deter):
+            tokens = nnx.merge(encoder_graph, encoder_params)(obs)
+            decode = nnx.merge(decoder_graph, decoder_params)
+            losses = decode.loss(deter, stoch, flat)
+            return (tokens**2).mean() + losses["image"].mean()
+
+        grad = jax.jit(jax.grad(loss, (0, 1, 2)))
+        return jax.tree.leaves(grad(encoder_params, decoder_params, deter))
+
+    for on_cpu, elsewhere in zip(
+        gradients("cpu"), gradients("gpu"), strict=True
+    ):
+        scale = np.abs(elsewhere).max()
+        np.testing.assert_allclose(on_cpu, elsewhere, atol=1e-4 * scale)

@@ -41,9 +41,13 @@ def test_gpu_is_another_name_for_cuda(name, monkeypatch):
     assert jax.config.jax_platforms == "cuda"
 
 
-def test_a_device_that_is_not_there(monkeypatch):
+@pytest.mark.parametrize(
+    "failure",
+    [RuntimeError("Unknown backend: 'tpu'\nand much more"), AssertionError()],
+)
+def test_a_device_that_is_not_there(failure, monkeypatch):
     def fail():
-        raise RuntimeError("Unknown backend: 'tpu'\nand much more")
+        raise failure
 
     monkeypatch.setattr(jax, "default_backend", fail)
     with pytest.raises(ValueError, match=r"jax\.platform=tpu: ") as error:
