@@ -13,18 +13,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from dreamer.agent.convolutions import Conv, ConvNorm, in_chunks
 from dreamer.agent.distributions import Categorical
 from dreamer.agent.networks import (
     MLP,
     BlockLinear,
-    Conv,
-    ConvNorm,
     Dense,
     DType,
     Init,
     Linear,
     RMSNorm,
-    in_chunks,
 )
 from dreamer.agent.transforms import symlog
 from dreamer.hyperparameters import DecoderConfig, EncoderConfig, RSSMConfig

@@ -11,7 +11,6 @@ import dataclasses
 import os
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import jax
@@ -250,14 +249,9 @@ class Run:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         """Waits for what is being written, saves nothing new, closes all."""
-        self._opened.__exit__(kind, error, trace)
+        self._opened.__exit__(*error)
 
 
 def check_logdir(config: Config) -> None:
