@@ -17,15 +17,15 @@ from jax.ad_checkpoint import checkpoint_name
 from dreamer.agent.networks import DType, Init, RMSNorm, add_bias
 
 KERNEL = 5  # height and width of every convolution
-Resize = Literal["none", "up", "down"]
+Resize = Literal["up", "down"]
 
 
 class Conv(nnx.Module):
-    """5x5 convolution, stride 1, zero-padded: (N, h, w, c) -> (N, h, w, d).
+    """5x5 convolution, stride 1, zero-padded, with a change of size.
 
-    `resize="up"`: x is first enlarged twofold by repeating its pixels, giving
-    (N, 2h, 2w, d).  `resize="down"`: the result is max-pooled over 2x2
-    windows, giving (N, h/2, w/2, d).
+    `resize="up"`: x (N, h, w, c) is first enlarged twofold by repeating its
+    pixels, giving (N, 2h, 2w, d).  `resize="down"`: the result is max-pooled
+    over 2x2 windows, giving (N, h/2, w/2, d).
     """
 
     def __init__(
@@ -35,15 +35,13 @@ class Conv(nnx.Module):
         *,
         dtype: DType,
         init: Init,
-        resize: Resize = "none",
+        resize: Resize,
     ):
         shape = (KERNEL, KERNEL, inputs, units)
         self.kernel = init.kernel(shape, KERNEL * KERNEL * inputs)
         self.bias = init.constant((units,), 0.0)
         self.dtype = dtype
-        self.op = {"none": conv, "up": upsampled_conv, "down": pooled_conv}[
-            resize
-        ]
+        self.op = {"up": upsampled_conv, "down": pooled_conv}[resize]
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel[...].astype(self.dtype)
@@ -62,7 +60,7 @@ class ConvNorm(nnx.Module):
         *,
         dtype: DType,
         init: Init,
-        resize: Resize = "none",
+        resize: Resize,
     ):
         self.conv = Conv(inputs, units, dtype=dtype, init=init, resize=resize)
         self.norm = RMSNorm(units, dtype=dtype, init=init)

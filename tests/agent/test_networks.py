@@ -57,7 +57,8 @@ def test_one_seed_one_set_of_values():
     ("layer", "fan_in"),
     [
         (Linear(256, 300, **KW), 256),
-        (Conv(8, 64, **KW), 5 * 5 * 8),
+        (Conv(8, 64, resize="up", **KW), 5 * 5 * 8),
+        (Conv(8, 64, resize="down", **KW), 5 * 5 * 8),
         # The whole input width, all blocks together.
         (BlockLinear(256, 512, 4, **KW), 256),
     ],
@@ -147,7 +148,6 @@ def test_parameters_are_float32_and_results_in_the_compute_dtype(dtype):
     cases = [
         (Dense(8, 8, **kw).linear, (2, 8)),
         (BlockLinear(8, 8, 2, **kw), (2, 2, 4)),
-        (Conv(1, 2, **kw), (1, 4, 4, 1)),
         (Conv(1, 2, resize="up", **kw), (1, 4, 4, 1)),
         (Conv(1, 2, resize="down", **kw), (1, 4, 4, 1)),
     ]
