@@ -118,6 +118,27 @@ class RunConfig:
     save_every: float = option(
         900.0, "(0, inf)", "Seconds between two checkpoints.", resume=True
     )
+    disk_patience: float = option(
+        1800.0,
+        "[0, inf)",
+        "Seconds that writing to the logdir may fail before the run ends.",
+        resume=True,
+    )
+    env_timeout: float = option(
+        300.0,
+        "(0, inf)",
+        "Seconds without an answer after which an environment has hung.",
+        resume=True,
+    )
+    env_restarts: int = option(
+        10, "[0, inf)", "Failed environments that are replaced.", resume=True
+    )
+    nonfinite_limit: int = option(
+        10,
+        "[1, inf)",
+        "Updates in a row without a finite loss that end the run.",
+        resume=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -148,6 +169,12 @@ class JaxConfig:
         "auto",
         ("auto", "bfloat16", "float32"),
         "Type of activations; auto is float32 on CPU, bfloat16 elsewhere.",
+    )
+    deterministic: bool = option(
+        False,
+        "",
+        "Same seed, same bits on a GPU too, for some speed; CPUs always do.",
+        resume=True,
     )
 
 

@@ -306,8 +306,10 @@ def test_only_some_settings_may_change_when_a_run_goes_on():
     free = flags(
         "--configs atari100k --logdir b --run.steps 5e5 --run.log_every 1"
         " --run.save_every 2 --logger.outputs jsonl --jax.platform cpu"
+        " --run.disk_patience 3 --run.env_timeout 4 --run.env_restarts 5"
+        " --run.nonfinite_limit 6 --jax.deterministic true"
     )
-    assert len(differences(old, free)) == 6
+    assert len(differences(old, free)) == 11
     check_resume(old, free)
     other = flags("--configs atari100k size1m --logdir a --seed 1")
     with pytest.raises(ConfigError) as caught:

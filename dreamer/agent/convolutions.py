@@ -2,11 +2,10 @@
 
 All are 5x5 with stride 1, as in the authors' code; enlarging repeats pixels,
 pooling takes the maximum of 2x2.  Each is an exact rearrangement of the plain
-definition in its docstring.  Next: encoder.py, which stacks them.
+definition in its docstring.  Read convolve.py before, encoder.py after this.
 """
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from dreamer.agent.convolve import KEPT, conv
 from dreamer.agent.networks import DType, Init, RMSNorm, add_bias
 
 KERNEL = 5  # height and width of every convolution
@@ -67,78 +67,6 @@ class ConvNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return jax.nn.silu(self.norm(self.conv(x)))
-
-
-def plain_conv(
-    x: jax.Array, kernel: jax.Array, padding: Any = "SAME"
-) -> jax.Array:
-    """Stride 1: x (N, h, w, c), kernel (k, k, c, d) -> (N, h, w, d)."""
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(1, 1),
-        padding=padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
-@jax.custom_vjp
-def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`plain_conv` whose gradients are fast on every backend.
-
-    XLA's CPU compiler has a fast path for convolutions laid out like the one
-    above only.  Outside of loops it rearranges others to fit, inside of them
-    it does not; hence the gradients are spelled out in that layout there.
-    """
-    return plain_conv(x, kernel)
-
-
-def _conv_forward(
-    x: jax.Array, kernel: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return plain_conv(x, kernel), (x, kernel)
-
-
-def _conv_backward(
-    saved: tuple[jax.Array, jax.Array], dy: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
-    if jax.default_backend() != "cpu":
-        return jax.vjp(plain_conv, x, kernel)[1](dy)
-    reach = kernel.shape[0] // 2
-    flipped = kernel[::-1, ::-1].transpose(0, 1, 3, 2)  # (k, k, d, c)
-    dx = plain_conv(dy, flipped)
-    images, windows = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
-    dkernel = plain_conv(images, windows, [(reach, reach)] * 2)  # (c, k, k, d)
-    return dx, dkernel.transpose(1, 2, 0, 3)
-
-
-conv.defvjp(_conv_forward, _conv_backward)
-
-CHUNK = 64  # images whose activations stay in a CPU's cache
-KEPT = "kept"  # what the backward pass of a chunk need not compute anew
-
-
-def in_chunks(function: Callable, *args: jax.Array) -> Any:
-    """function(*args), on CPUs in pieces along the first axis of all args.
-
-    There, activations of a whole batch of images leave the cache, and moving
-    them costs more than computing them.  The backward pass gets the results
-    of convolutions, named `KEPT`, and computes the rest anew.  Elsewhere this
-    is a plain call.
-    """
-    count = len(args[0])
-    size = next(n for n in range(min(CHUNK, count), 0, -1) if not count % n)
-    # Batches without a divisor of some size are better left whole.
-    if jax.default_backend() != "cpu" or size == count or 2 * size < CHUNK:
-        return function(*args)
-    pieces = [x.reshape(-1, size, *x.shape[1:]) for x in args]
-    once = jax.checkpoint(
-        lambda piece: function(*piece),
-        policy=jax.checkpoint_policies.save_only_these_names(KEPT),
-    )
-    results = jax.lax.map(once, pieces)
-    return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), results)
 
 
 # Which of the 5 taps fall on the same source pixel after repeating pixels

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from dreamer.agent.convolutions import Conv, ConvNorm, in_chunks
+from dreamer.agent.convolutions import Conv, ConvNorm
+from dreamer.agent.convolve import in_chunks
 from dreamer.agent.distributions import Categorical
 from dreamer.agent.networks import (
     MLP,

@@ -45,7 +45,7 @@ def device_bytes(
       config: for the size of a batch.
       params: number of parameters.
       chunked: whether images pass through the convolutions in chunks, see
-        `dreamer.agent.convolutions.in_chunks`.
+        `dreamer.agent.convolve.in_chunks`.
     """
     c = agent.config
     feat = c.dyn.rssm.deter + c.dyn.rssm.stoch * c.dyn.rssm.classes

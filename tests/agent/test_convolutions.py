@@ -1,4 +1,4 @@
-"""Convolutions against their slow definitions."""
+"""Convolutions that enlarge and pool, against their slow definitions."""
 
 import jax
 import jax.numpy as jnp
@@ -7,35 +7,11 @@ import pytest
 
 from dreamer.agent.convolutions import (
     FEW_CHANNELS,
-    conv,
-    in_chunks,
-    plain_conv,
     pooled_conv,
     upsampled_conv,
 )
-
-RNG = np.random.default_rng(0)
-
-
-def whole_numbers(*shape):
-    """Small enough for every float32 sum of products to be exact."""
-    return RNG.integers(-8, 9, shape).astype(np.float32)
-
-
-def slow_conv(x, kernel):
-    """Sum over the taps of shifted, zero-padded images."""
-    n, h, w, _ = x.shape
-    padded = np.pad(x, [(0, 0), (2, 2), (2, 2), (0, 0)])
-    return sum(
-        padded[:, i : i + h, j : j + w] @ kernel[i, j]
-        for i in range(5)
-        for j in range(5)
-    ).reshape(n, h, w, -1)
-
-
-def test_conv_is_the_sum_over_its_taps():
-    x, kernel = whole_numbers(2, 6, 8, 3), whole_numbers(5, 5, 3, 4)
-    np.testing.assert_array_equal(conv(x, kernel), slow_conv(x, kernel))
+from dreamer.agent.convolve import conv, plain_conv
+from tests.agent.test_convolve import slow_conv, whole_numbers
 
 
 @pytest.mark.parametrize("height", [1, 2, 5])
@@ -74,39 +50,6 @@ def test_pooled_conv_is_exactly_the_largest_of_four(channels):
     corners = [y[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
     result = pooled_conv(jnp.asarray(x), jnp.asarray(kernel))
     np.testing.assert_array_equal(result, np.max(corners, 0))
-
-
-def test_conv_gradients_are_those_of_the_plain_convolution():
-    keys = jax.random.split(jax.random.key(3), 3)
-    x = jax.random.normal(keys[0], (3, 6, 8, 2))
-    kernel = jax.random.normal(keys[1], (5, 5, 2, 4))
-    dy = jax.random.normal(keys[2], (3, 6, 8, 4))
-    y, pull = jax.vjp(conv, x, kernel)
-    expected_y, expected_pull = jax.vjp(plain_conv, x, kernel)
-    np.testing.assert_array_equal(y, expected_y)
-    for ours, theirs in zip(pull(dy), expected_pull(dy), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("count", [7, 64, 96, 128, 131])
-def test_chunks_change_nothing(count):
-    calls = []
-
-    def function(x, y):
-        calls.append(len(x))
-        return {"sum": x.sum(1) * y, "twice": 2 * x}
-
-    x = jnp.arange(count * 3.0).reshape(count, 3)
-    y = jnp.arange(count * 1.0)
-    ours = in_chunks(function, x, y)
-    # 131 is a prime: left whole. 7 and 64 are one chunk.
-    assert calls == [{96: 48, 128: 64}.get(count, count)]
-    np.testing.assert_array_equal(ours["sum"], x.sum(1) * y)
-    np.testing.assert_array_equal(ours["twice"], 2 * x)
-    grad = jax.grad(lambda x: in_chunks(function, x, y)["sum"].sum())
-    np.testing.assert_array_equal(
-        grad(x), jnp.broadcast_to(y[:, None], x.shape)
-    )
 
 
 @pytest.mark.parametrize("channels", [1, FEW_CHANNELS + 1])
