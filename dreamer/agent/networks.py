@@ -105,9 +105,18 @@ class BlockLinear(nnx.Module):
         self.bias = init.constant((units,), 0.0)
         self.dtype = dtype
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, shared: jax.Array | None = None
+    ) -> jax.Array:
+        """`shared` (..., n): the last n inputs of every part, if the same."""
         kernel = self.kernel[...].astype(self.dtype)
-        y = jnp.einsum("...gi,gio->...go", x.astype(self.dtype), kernel)
+        own = x.shape[-1]
+        y = jnp.einsum(
+            "...gi,gio->...go", x.astype(self.dtype), kernel[:, :own]
+        )
+        if shared is not None:
+            shared = shared.astype(self.dtype)
+            y += jnp.einsum("...i,gio->...go", shared, kernel[:, own:])
         bias = self.bias[...].reshape(y.shape[-2:])
         return add_bias(y, bias)  # (..., G, units / G)
 

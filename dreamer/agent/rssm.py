@@ -6,6 +6,7 @@ the deterministic state, `stoch` the stochastic one, S categoricals of C
 classes.  Next: world_model.py, which turns these states into losses.
 """
 
+import functools
 from typing import NamedTuple
 
 import chex
@@ -88,9 +89,8 @@ class RSSM(nnx.Module):
         batch, g = len(state.deter), self.config.blocks
         x = [self.deter_in(state.deter), self.stoch_in(state.flat_stoch)]
         x = jnp.concatenate([*x, embedded_action], -1)  # (B, 3*hidden)
-        x = jnp.broadcast_to(x[:, None], (batch, g, x.shape[-1]))
         deter = state.deter.reshape(batch, g, -1)  # (B, G, D/G)
-        x = self.mix(jnp.concatenate([deter, x], -1)).reshape(batch, -1)
+        x = self.mix(deter, shared=x).reshape(batch, -1)
         x = jax.nn.silu(self.mix_norm(x))  # (B, D)
         x = self.gates(x.reshape(batch, g, -1))  # (B, G, 3*D/G)
         reset, cand, update = jnp.split(x, 3, -1)  # (B, G, D/G) each
@@ -166,12 +166,9 @@ class RSSM(nnx.Module):
         xs = (self.project_tokens(tokens), actions, is_first)
         xs = jax.tree.map(lambda x: x.swapaxes(0, 1), xs)  # (T, B, ...)
         keys = jax.random.split(key, is_first.shape[1])
-
-        def step(state, x):
-            state, posterior = self.observe_step(state, *x)
-            return state, (state, posterior.log_probs)
-
-        _, (states, logs) = jax.lax.scan(step, carry, (*xs, keys))
+        states, logs = _observe_scan(
+            *nnx.split(self), carry, xs[:2], (xs[2], keys)
+        )
         states, logs = jax.tree.map(
             lambda x: x.swapaxes(0, 1), (states, logs)
         )  # (B, T, ...)
@@ -214,3 +211,91 @@ def mask(x: jax.Array, keep: jax.Array) -> jax.Array:
     """Zeroes x (..., *rest) where keep (...) is false."""
     keep = keep.reshape(*keep.shape, *[1] * (x.ndim - keep.ndim))
     return jnp.where(keep, x, jnp.zeros((), x.dtype))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _observe_scan(
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    carry: State,
+    inputs: tuple[jax.Array, jax.Array],
+    others: tuple[jax.Array, jax.Array],
+) -> tuple[State, jax.Array]:
+    """`RSSM.observe_step` over time, with its own gradient.
+
+    The plain gradient of a scan adds up the parameters' gradient step by
+    step: on few rows, with all parameters read and written each time.  Here,
+    the scan's gradient stops at the states, and one step on the rows of all
+    steps at once, from the states that are known by then, has the gradient
+    of the parameters.
+
+    Args:
+      graph, params: an RSSM.
+      carry: state before the first step, (B, ...).
+      inputs: projected tokens and embedded actions, (T, B, hidden).
+      others: `is_first` (T, B) and keys (T,).
+
+    Returns:
+      States and log-probabilities of the posterior, (T, B, ...).
+    """
+    return _observe_forward(graph, params, carry, inputs, others)[0]
+
+
+def _observe_forward(graph, params, carry, inputs, others):
+    rssm = nnx.merge(graph, params)
+
+    def step(state, x):
+        inputs, others, tap = x
+        state, posterior = rssm.observe_step(state, *inputs, *others)
+        state = _tapped(state, tap)
+        return state, (state, posterior.log_probs)
+
+    def scan(carry, inputs, taps):
+        return jax.lax.scan(step, carry, (inputs, others, taps))[1]
+
+    steps = len(inputs[0])
+    taps = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), carry)
+    outputs, pull_back = jax.vjp(scan, carry, inputs, taps)
+    states, _ = outputs
+    return outputs, (pull_back, params, carry, states, inputs, others)
+
+
+def _observe_backward(graph, saved, gradients):
+    pull_back, params, carry, states, inputs, others = saved
+    # `taps` get the whole gradient of each step's state.
+    carry_grad, inputs_grad, taps_grad = pull_back(gradients)
+    before = jax.tree.map(
+        lambda first, rest: jnp.concatenate([first[None], rest[:-1]]),
+        carry,
+        states,
+    )
+    is_first, keys = others
+
+    before, inputs = _rows((before, inputs))
+
+    def one_step(params):
+        state, posterior = nnx.merge(graph, params).observe_step(
+            before, *inputs, is_first.reshape(-1), keys[0]
+        )
+        return state, posterior.log_probs
+
+    pull_back = jax.vjp(one_step, params)[1]
+    (params_grad,) = pull_back(_rows((taps_grad, gradients[1])))
+    return params_grad, carry_grad, inputs_grad, None
+
+
+_observe_scan.defvjp(_observe_forward, _observe_backward)
+
+
+@jax.custom_vjp
+def _tapped(x: State, tap: State) -> State:
+    """x itself; `tap`, which has no influence, gets the gradient of x too."""
+    return x
+
+
+_tapped.defvjp(lambda x, tap: (x, None), lambda _, grad: (grad, grad))
+
+
+def _rows(tree):
+    """Merges the first two axes of every array."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)

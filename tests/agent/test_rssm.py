@@ -240,3 +240,41 @@ def test_initial_state_is_zero_in_the_compute_dtype():
     for x in model.initial(2):
         assert x.dtype == jnp.bfloat16
         assert not x.any()
+
+
+def test_observe_has_the_gradient_of_the_plain_scan(rssm, state):
+    graph, params = nnx.split(rssm)
+    is_first = jnp.zeros((B, T), bool).at[1, 2].set(True)
+    tokens, actions = normal(B, T, TOKENS), normal(B, T, A)
+    keys = jax.random.split(KEY, T)
+    weights = State(normal(B, T, D), normal(B, T, S, C)), normal(B, T, S, C)
+
+    def weighted(states, logs):
+        parts = zip((*states, logs), jax.tree.leaves(weights), strict=True)
+        return sum((x * weight).sum() for x, weight in parts)
+
+    def ours(params, carry, tokens, actions):
+        states, posterior = nnx.merge(graph, params).observe(
+            carry, tokens, actions, is_first, KEY
+        )
+        return weighted(states, posterior.log_probs)
+
+    def plain(params, state, tokens, actions):
+        rssm, steps = nnx.merge(graph, params), []
+        for t in range(T):
+            action = mask(actions[:, t], ~is_first[:, t])
+            state, posterior = rssm.observe_step(
+                state,
+                rssm.project_tokens(tokens[:, t]),
+                rssm.embed_action(action),
+                is_first[:, t],
+                keys[t],
+            )
+            steps.append((state, posterior.log_probs))
+        stacked = jax.tree.map(lambda *x: jnp.stack(x, 1), *steps)
+        return weighted(*stacked)
+
+    args = params, state, tokens, actions
+    gradients = [jax.grad(f, (0, 1, 2, 3))(*args) for f in (ours, plain)]
+    assert_close(*gradients)
+    assert all(jnp.abs(x).max() > 0 for x in jax.tree.leaves(gradients[0][1]))
