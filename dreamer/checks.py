@@ -5,10 +5,12 @@ conditions that one alone cannot break. Next: `dreamer.config.load`, which
 runs `check` last.
 """
 
+import re
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreamer.options import ConfigError, did_you_mean
+from dreamer.options import ConfigError, cut, did_you_mean
 from dreamer.train_ratio import first_full_step
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 # channels whatever the number of blocks of the recurrent core.
 IMAGE_MULTIPLE = 16
 DECODER_BLOCKS = 8
+# What Gymnasium can look up: module:namespace/name-v0, all but the name may
+# be missing.
+GYM_ID = re.compile(r"(\w+(\.\w+)*:)?([\w-]{1,100}/)?[\w.-]{1,100}")
 
 
 def check(config: "Config") -> None:
@@ -45,23 +50,28 @@ def check(config: "Config") -> None:
 
 def _check_task(task: str) -> None:
     # Here, not above: settings load without the environments' package.
-    from dreamer.envs.games import GAMES
+    from dreamer.envs.games import ALIASES, GAMES
 
     suite, _, name = task.partition("_")
-    if suite == "gym" and name:
+    if suite == "gym" and GYM_ID.fullmatch(name):
         return
-    if suite in ("atari", "atari100k") and name in GAMES:
+    if suite == "gym" and name:
+        raise ConfigError(
+            f"task={cut(task)}: expected gym_<environment id> or"
+            " gym_<module>:<environment id>, as in gym_CartPole-v1"
+        )
+    if suite in ("atari", "atari100k") and name in (*GAMES, *ALIASES):
         return
     if suite in ("atari", "atari100k") and name:
         hint = did_you_mean(name, GAMES).replace("mean ", f"mean {suite}_")
         raise ConfigError(
-            f"task={task}: unknown game {name!r}"
+            f"task={cut(task)}: unknown game {cut(name)!r}"
             f"{hint or '; --help lists the 57 games'}"
         )
     tasks = [f"{kind}_{x}" for x in GAMES for kind in ("atari100k", "atari")]
     near = task if task not in GAMES else f"atari_{task}"
     raise ConfigError(
-        f"task={task}: expected atari_<game>, atari100k_<game> or"
+        f"task={cut(task)}: expected atari_<game>, atari100k_<game> or"
         f" gym_<environment id>{did_you_mean(near, tasks)}"
     )
 
@@ -70,13 +80,20 @@ def _check_logdir(logdir: str) -> None:
     path = Path(logdir)
     try:
         for folder in (path, *path.absolute().parents):
-            if folder.is_dir():
-                return
-            if folder.exists():
+            try:
+                mode = folder.stat().st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                if not folder.is_symlink():
+                    continue
                 raise ConfigError(
-                    f"logdir={logdir}: expected a folder, and {folder} is a"
-                    " file"
-                )
+                    f"logdir={logdir}: expected a folder, and {folder} links"
+                    " to nothing"
+                ) from None
+            if stat.S_ISDIR(mode):
+                return
+            raise ConfigError(
+                f"logdir={logdir}: expected a folder, and {folder} is a file"
+            )
     except OSError as error:
         raise ConfigError(f"logdir={logdir}: {error.strerror}") from None
 

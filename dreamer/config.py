@@ -66,7 +66,7 @@ class AtariConfig:
         30, "[0, 1000]", "Most no-op frames after a reset, drawn uniformly."
     )
     length: int = option(
-        108000, "[1, inf)", "Frames after which an episode is cut short."
+        108000, "[1, 1e15]", "Frames after which an episode is cut short."
     )
 
 
@@ -101,13 +101,13 @@ class RunConfig:
 
     steps: int = option(
         51_000_000,
-        "[1, inf)",
+        "[1, 1e15]",
         "Policy steps of the run, summed over all environments.",
         resume=True,
     )
     train_ratio: float = option(
         32.0,
-        "(-inf, inf)",
+        "[-1e6, 1e6]",
         "Time steps replayed per policy step (0: never train, negative: one"
         " update every policy step). `python -m dreamer.ratio` explains it.",
     )
@@ -131,11 +131,11 @@ class RunConfig:
         resume=True,
     )
     env_restarts: int = option(
-        10, "[0, inf)", "Failed environments that are replaced.", resume=True
+        10, "[0, 1e9]", "Failed environments that are replaced.", resume=True
     )
     nonfinite_limit: int = option(
         10,
-        "[1, inf)",
+        "[1, 1e9]",
         "Updates in a row without a finite loss that end the run.",
         resume=True,
     )
@@ -147,7 +147,7 @@ class ReplayConfig:
 
     size: int = option(
         5_000_000,
-        "[1, inf)",
+        "[1, 1e15]",
         "Time steps held at most; never more than the run's own steps.",
     )
     online: bool = option(
@@ -206,12 +206,12 @@ class Config:
         resume=True,
     )
     seed: int = option(0, "[0, 4294967295]", "Seed of all random numbers.")
-    batch_size: int = option(16, "[1, inf)", "Sequences B in a batch.")
+    batch_size: int = option(16, "[1, 65536]", "Sequences B in a batch.")
     batch_length: int = option(
-        64, "[2, inf)", "Time steps T trained on in each sequence."
+        64, "[2, 65536]", "Time steps T trained on in each sequence."
     )
     replay_context: int = option(
-        1, "[1, inf)", "Time steps K before them that the state comes from."
+        1, "[1, 65536]", "Time steps K before them that the state comes from."
     )
     env: EnvConfig = field(default_factory=EnvConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -317,22 +317,23 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 def check_resume(old: Config, new: Config) -> None:
     """See that a run may go on with other settings than it began with.
 
-    What may change is where a run writes, how long it runs and how often it
-    reports: logdir, run.steps, run.log_every, run.save_every, logger.* and
-    jax.platform (those declared with `resume=True`).
+    What may change is declared with `resume=True`: where a run writes, how
+    long it goes on, how often it reports, what it survives, where it
+    computes. `--help` lists these settings.
 
     Raises:
-      ConfigError: Another setting differs; names the first with both values.
+      ConfigError: Other settings differ; one line names all of them.
     """
     free = {key for key, value in settings(new).items() if value.resume}
-    changed = differences(old, new)
-    fixed = [key for key in changed if key not in free]
+    fixed = [
+        f"{key}={shown(now)} (there {shown(before)})"
+        for key, (before, now) in differences(old, new).items()
+        if key not in free
+    ]
     if fixed:
-        before, now = (shown(value) for value in changed[fixed[0]])
-        more = f" (and {len(fixed) - 1} more differ)" if fixed[1:] else ""
         raise ConfigError(
-            f"{fixed[0]}={now}: the run in {new.logdir} began with {before}"
-            f"{more}; use another logdir, or its own settings"
+            f"logdir={new.logdir}: holds a run of other settings:"
+            f" {', '.join(fixed)}; use another logdir, or its settings"
         )
 
 

@@ -16,12 +16,16 @@ class RSSMConfig:
     """Recurrent state-space model: the size of its state and layers."""
 
     deter: int = option(
-        8192, "[8, inf)", "Deterministic units D, a multiple of 8 and blocks."
+        8192,
+        "[8, 1048576]",
+        "Deterministic units D, a multiple of 8 and blocks.",
     )
-    hidden: int = option(1024, "[1, inf)", "Units of the layers around it.")
-    stoch: int = option(32, "[1, inf)", "Categorical variables S.")
-    classes: int = option(64, "[2, inf)", "Classes C of each of them.")
-    blocks: int = option(8, "[1, inf)", "Blocks G of the block-diagonal GRU.")
+    hidden: int = option(1024, "[1, 65536]", "Units of the layers around it.")
+    stoch: int = option(32, "[1, 65536]", "Categorical variables S.")
+    classes: int = option(64, "[2, 65536]", "Classes C of each of them.")
+    blocks: int = option(
+        8, "[1, 65536]", "Blocks G of the block-diagonal GRU."
+    )
     unimix: float = option(
         0.01, "[0, 1)", "Share of the uniform mixed into the categoricals."
     )
@@ -42,9 +46,9 @@ class EncoderConfig:
     """Observation to tokens: convolutions for images, MLP for the rest."""
 
     depth: int = option(
-        64, "[1, inf)", "Channels are this times 2, 3, 4, 4 by stage."
+        64, "[1, 65536]", "Channels are this times 2, 3, 4, 4 by stage."
     )
-    units: int = option(1024, "[1, inf)", "Width of the MLP for vectors.")
+    units: int = option(1024, "[1, 65536]", "Width of the MLP for vectors.")
     layers: int = option(3, "[1, 64]", "Layers of the MLP for vectors.")
 
 
@@ -59,8 +63,8 @@ class EncConfig:
 class DecoderConfig:
     """State to observation, the encoder's mirror image."""
 
-    depth: int = option(64, "[2, inf)", "As the encoder's; an even number.")
-    units: int = option(1024, "[1, inf)", "Width of the MLP for vectors.")
+    depth: int = option(64, "[2, 65536]", "As the encoder's; an even number.")
+    units: int = option(1024, "[1, 65536]", "Width of the MLP for vectors.")
     layers: int = option(3, "[1, 64]", "Layers of the MLP for vectors.")
 
 
@@ -76,8 +80,8 @@ class RewardHeadConfig:
     """Reward predictor, symexp two-hot."""
 
     layers: int = option(1, "[1, 64]", "Layers before the output.")
-    units: int = option(1024, "[1, inf)", "Width of them.")
-    bins: int = option(255, "[2, inf)", "Bins of the two-hot distribution.")
+    units: int = option(1024, "[1, 65536]", "Width of them.")
+    bins: int = option(255, "[2, 65536]", "Bins of the two-hot distribution.")
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class ContinueHeadConfig:
     """Predictor of whether the episode goes on, Bernoulli."""
 
     layers: int = option(1, "[1, 64]", "Layers before the output.")
-    units: int = option(1024, "[1, inf)", "Width of them.")
+    units: int = option(1024, "[1, 65536]", "Width of them.")
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class PolicyConfig:
     """The actor."""
 
     layers: int = option(3, "[1, 64]", "Layers before the output.")
-    units: int = option(1024, "[1, inf)", "Width of them.")
+    units: int = option(1024, "[1, 65536]", "Width of them.")
     minstd: float = option(
         0.1, "(0, inf)", "Least standard deviation of continuous actions."
     )
@@ -112,8 +116,8 @@ class ValueConfig:
     """The critic, symexp two-hot."""
 
     layers: int = option(3, "[1, 64]", "Layers before the output.")
-    units: int = option(1024, "[1, inf)", "Width of them.")
-    bins: int = option(255, "[2, inf)", "Bins of the two-hot distribution.")
+    units: int = option(1024, "[1, 65536]", "Width of them.")
+    bins: int = option(255, "[2, 65536]", "Bins of the two-hot distribution.")
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class OptConfig:
         0.999, "[0, 1)", "Decay of the mean square (paper: 0.99)."
     )
     warmup: int = option(
-        1000, "[0, inf)", "Updates until the full learning rate."
+        1000, "[0, 1e9]", "Updates until the full learning rate."
     )
 
 
@@ -201,9 +205,9 @@ class AgentConfig:
     value: ValueConfig = field(default_factory=ValueConfig)
     opt: OptConfig = field(default_factory=OptConfig)
     loss_scales: LossScales = field(default_factory=LossScales)
-    imag_length: int = option(15, "[1, inf)", "Imagined steps H.")
+    imag_length: int = option(15, "[1, 65536]", "Imagined steps H.")
     horizon: int = option(
-        333, "[1, inf)", "Discount is 1 - 1 / horizon, per policy step."
+        333, "[1, 1e6]", "Discount is 1 - 1 / horizon, per policy step."
     )
     imag_loss: ImagLoss = field(default_factory=ImagLoss)
     repl_loss: ReplLoss = field(default_factory=ReplLoss)

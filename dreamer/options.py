@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 HELP_WIDTH = 100
 HELP_INDENT = 42
+LONGEST = 4000  # characters of a message; a list of all settings fits
 
 T = TypeVar("T")
 
@@ -24,9 +25,20 @@ class ConfigError(ValueError):
     """A setting that a person got wrong; the message is one line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(
-            "".join(x if x.isprintable() else repr(x)[1:-1] for x in message)
-        )
+        super().__init__(one_line(message))
+
+
+def one_line(message: str) -> str:
+    """A message as one printable line of at most `LONGEST` characters.
+
+    Control characters, which may come with whatever a person or a file gave,
+    are spelled out; what is too long loses its middle.
+    """
+    line = "".join(x if x.isprintable() else repr(x)[1:-1] for x in message)
+    if len(line) > LONGEST:
+        half = LONGEST // 2 - 4
+        line = f"{line[:half]} [...] {line[-half:]}"
+    return line
 
 
 def option(
@@ -75,7 +87,7 @@ class Setting:
             bool: "true or false",
             int: "a whole number",
             float: "a finite number",
-            str: "a text",
+            str: "a text of printable characters",
         }
         return f"{kinds[self.type]} {_limits(self.allowed)}".strip()
 
@@ -151,7 +163,7 @@ def parse(setting: Setting, raw: Any, where: str) -> Any:
         text = shown(raw) if raw is not None else "nothing"
         hint = ""
         if isinstance(setting.allowed, tuple):
-            words = str(raw).replace(",", " ").split()
+            words = text.replace(",", " ").split()
             wrong = [x for x in words if x not in setting.allowed]
             hint = did_you_mean(" ".join(wrong[:1]), setting.allowed)
         raise ConfigError(
@@ -169,7 +181,7 @@ def _scalar(kind: type, raw: Any) -> Any:
             raise ValueError
         return words[str(raw).lower()]
     if kind is str:
-        if not text or not raw.strip():
+        if not text or not raw.strip() or not raw.isprintable():
             raise ValueError
         return raw
     if isinstance(raw, bool) or not (text or isinstance(raw, int | float)):
@@ -238,14 +250,13 @@ def _unknown_key(key: str, known: Iterable[str], where: str) -> NoReturn:
     last = key.rpartition(".")[2]
     same = [name for name in known if name.rpartition(".")[2] == last]
     hint = did_you_mean(key, same or known, cutoff=0.0 if same else 0.6)
-    raise ConfigError(
-        f"{where}{key}: unknown setting{hint or '; --help lists them all'}"
-    )
+    hint = hint or "; --help lists them all"
+    raise ConfigError(f"{where}{shown(key)}: unknown setting{hint}")
 
 
 def did_you_mean(word: str, words: Iterable[str], cutoff: float = 0.6) -> str:
     """'; did you mean X?' with the nearest of `words`, or ''."""
-    near = difflib.get_close_matches(word, list(words), 1, cutoff)
+    near = difflib.get_close_matches(word[:100], list(words), 1, cutoff)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -255,10 +266,16 @@ def shown(value: Any) -> str:
         return ",".join(shown(item) for item in value)
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int):
+    if isinstance(value, int) and value.bit_length() < 1000:
         return f"{value:_}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, int):
+        value = hex(value)  # Python refuses to print that many decimals
     text = value if isinstance(value, str) else repr(value)
-    text = text if text.isprintable() and text else repr(text)
+    return cut(text if text.isprintable() and text else repr(text))
+
+
+def cut(text: str) -> str:
+    """A text that somebody gave, at a length that a message can bear."""
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -276,12 +293,14 @@ def split_flags(
         if word.startswith("--"):
             key, equals, value = word[2:].partition("=")
             if key in given:
-                raise ConfigError(f"--{key}: given twice")
+                raise ConfigError(f"--{shown(key)}: given twice")
             given[key] = [value] if equals else []
         elif key:
             given[key].append(word)
         else:
-            raise ConfigError(f"{word!r}: expected --configs or --key value")
+            raise ConfigError(
+                f"{cut(word)!r}: expected --configs or --key value"
+            )
     entries = given.pop("configs", None)
     if entries is not None and not any(entries):
         raise ConfigError("--configs: expected presets or .yaml files")
@@ -301,8 +320,8 @@ def _one_text_each(
         several = isinstance(known[key].value, tuple)
         if len(words) > 1 and not several:
             raise ConfigError(
-                f"--{key}={words[0]}: one value expected, and then comes"
-                f" {words[1]!r}"
+                f"--{key}={shown(words[0])}: one value expected, and then"
+                f" comes {cut(words[1])!r}"
             )
     return {key: " ".join(words) for key, words in given.items()}
 

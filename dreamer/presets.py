@@ -7,15 +7,24 @@ line in `--help`, `configs` lists presets that it builds on. Next:
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+import itertools
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 
-from dreamer.options import ConfigError, did_you_mean, shown
+from dreamer.options import ConfigError, cut, did_you_mean, shown
+
+# Of a file of settings; one with all of them has 2000 bytes and 4 levels.
+LARGEST = 100_000
+DEEPEST = 20
+MOST = 100  # presets and files that make up a run's settings
 
 
 @dataclass(frozen=True)
@@ -67,15 +76,28 @@ def layers(entries: Sequence[str]) -> list[Layer]:
     Raises:
       ConfigError: No such preset or file, or a file that cannot be read.
     """
-    return [layer for entry in entries for layer in _expand(entry, ())]
+    found = list(itertools.islice(_expand(entries, ()), MOST + 1))
+    if len(found) > MOST:
+        raise ConfigError(f"configs: expected at most {MOST}, with all below")
+    return found
 
 
-def _expand(entry: str, above: tuple[str, ...]) -> list[Layer]:
-    """A preset or file after those that it builds on."""
-    if entry in above:
-        raise ConfigError(f"configs {entry}: builds on itself")
+def _expand(entries: Sequence[str], above: tuple[str, ...]) -> Iterator[Layer]:
+    """Presets and files, each after those that it builds on."""
+    for entry in entries:
+        if entry in above:
+            raise ConfigError(f"configs {cut(entry)}: builds on itself")
+        if len(above) > DEEPEST:
+            raise ConfigError(f"configs {cut(entry)}: builds on too many")
+        layer = _find(entry)
+        yield from _expand(layer.configs, (*above, entry))
+        yield layer
+
+
+def _find(entry: str) -> Layer:
+    """What one word of `--configs` stands for."""
     if entry.endswith((".yaml", ".yml")):
-        path = Path(entry).expanduser()
+        path = Path(os.path.expanduser(entry))
         tree = _read(path)
         named = [name for name in presets() if name in tree]
         if named:
@@ -83,34 +105,63 @@ def _expand(entry: str, above: tuple[str, ...]) -> list[Layer]:
                 f"configs {entry}: holds presets; expected one's name, as in"
                 f" --configs {named[0]}"
             )
-        layer = _layer(f"{path}: ", tree)
-    elif entry in presets():
-        layer = presets()[entry]
-    else:
-        names = ", ".join(presets())
-        hint = did_you_mean(entry, presets())
-        raise ConfigError(
-            f"configs {entry!r}: unknown preset{hint or f'; one of {names}'}"
-        )
-    before = [_expand(name, (*above, entry)) for name in layer.configs]
-    return [*(inner for group in before for inner in group), layer]
+        return _layer(f"{path}: ", tree)
+    if entry in presets():
+        return presets()[entry]
+    names = ", ".join(presets())
+    hint = did_you_mean(entry, presets())
+    raise ConfigError(
+        f"configs {cut(entry)!r}: unknown preset{hint or f'; one of {names}'}"
+    )
 
 
 def _read(path: Path) -> dict[Any, Any]:
-    """The mapping in a YAML 1.2 file; nothing in it can run code."""
+    """The mapping in a file of plain YAML 1.2; nothing in it can run code."""
     try:
-        tree = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
+        text = _text(path)
+        _check_plain(text)
+        tree = YAML(typ="safe", pure=True).load(text)
+    except OSError as error:
+        raise ConfigError(f"configs {path}: {error.strerror}") from None
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         problem = " ".join(str(error.problem).split())
         raise ConfigError(f"{path}, line {line}: {problem}") from None
-    except (YAMLError, UnicodeDecodeError):
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except Exception:  # the parser has no end of them, for numbers and dates
         raise ConfigError(f"{path}: expected YAML text in UTF-8") from None
-    except OSError as error:
-        raise ConfigError(f"configs {path}: {error.strerror}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected 'key: value' lines")
     return tree
+
+
+def _text(path: Path) -> str:
+    """Contents of a file, if it is one of settings by its kind and size."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ConfigError("expected a file, and it is none")
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ConfigError(f"expected at most {LARGEST} bytes")
+    return content.decode("utf-8")
+
+
+def _check_plain(text: str) -> None:
+    """Refuses YAML by which a short text stands for endless values or code."""
+    depth = 0
+    for event in YAML(typ="safe", pure=True).parse(text):
+        depth += isinstance(event, CollectionStartEvent)
+        depth -= isinstance(event, CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ConfigError(f"expected at most {DEEPEST} levels of nesting")
+        anchor = getattr(event, "anchor", None)  # of an alias too
+        if anchor is not None or getattr(event, "tag", None) is not None:
+            line = event.start_mark.line + 1
+            raise ConfigError(
+                f"line {line}: expected plain values, no anchors (&), aliases"
+                " (*) and tags (!)"
+            )
 
 
 def _layer(where: str, tree: Any) -> Layer:
@@ -134,13 +185,14 @@ def _flatten(where: str, tree: Mapping[Any, Any]) -> dict[str, Any]:
     """{'run': {'envs': 1}} as {'run.envs': 1}."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
+        key = key if isinstance(key, str) else shown(key)
         if isinstance(value, dict) and value:
             inner = _flatten(where, value)
             found = {f"{key}.{name}": x for name, x in inner.items()}
         else:
-            found = {str(key): value}
+            found = {key: value}
         for name in found:
             if name in flat:
-                raise ConfigError(f"{where}{name}: given twice")
+                raise ConfigError(f"{where}{shown(name)}: given twice")
         flat |= found
     return flat

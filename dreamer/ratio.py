@@ -38,6 +38,7 @@ __all__ = [
 # Time steps replayed per policy step in the paper's table of benchmarks.
 PAPER = {"atari100k": Fraction(128), "atari": Fraction(32)}
 WIDTH = 79
+LARGEST = 1e15  # amount of anything
 USAGE = """\
 python -m dreamer.ratio [--UNIT AMOUNT] [--configs ...] [--KEY VALUE ...]
 
@@ -126,6 +127,7 @@ def main(argv: Sequence[str]) -> None:
     """Print what the settings of a command line mean for training."""
     # Here, not above: who needs `Ratio` alone does not load the settings.
     from dreamer.config import load
+    from dreamer.options import one_line, parse, settings
 
     if "--help" in argv or "-h" in argv:
         print(USAGE)
@@ -138,9 +140,11 @@ def main(argv: Sequence[str]) -> None:
         here = schedule(config)
         if unit:
             ratio = here.train_ratio_for(unit, amount)
+            wanted = settings(config)["run.train_ratio"]
+            parse(wanted, float(ratio), f"--{unit}: makes ")
             here = replace(here, train_ratio=ratio)
     except ValueError as error:
-        print(f"dreamer.ratio: {error}", file=sys.stderr)
+        print(f"dreamer.ratio: {one_line(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     batch = f"{config.batch_size} sequences x {config.batch_length} steps"
     print(_explain(here, config.task, batch, PAPER.get(config.suite)))
@@ -153,7 +157,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _split_unit(argv: Sequence[str]) -> tuple[list[str], str, Fraction]:
     """The arguments without `--UNIT AMOUNT`, the unit or '', the amount."""
-    from dreamer.config import ConfigError
+    from dreamer.options import ConfigError, cut
 
     rest: list[str] = []
     unit, text = "", ""
@@ -169,12 +173,18 @@ def _split_unit(argv: Sequence[str]) -> tuple[list[str], str, Fraction]:
             )
         else:
             unit, text = name, value if equals else next(words, "")
+    if not unit:
+        return rest, unit, Fraction(0)
+    over, _, under = text.partition("/")
     try:
-        amount = Fraction(text or "0")
+        # Floats first: Fraction("1e999999999") would compute all its digits.
+        amount = exact(float(over)) / exact(float(under or 1))
     except (ValueError, ZeroDivisionError):
         amount = Fraction(-1)
-    if amount < 0 or (unit and not text):
-        raise ConfigError(f"--{unit}={text}: expected a number >= 0")
+    if not 0 <= amount <= LARGEST:
+        raise ConfigError(
+            f"--{unit}={cut(text)}: expected a number >= 0 and <= {LARGEST:g}"
+        )
     return rest, unit, amount
 
 
@@ -283,8 +293,12 @@ def _cell(number: Fraction | int | None) -> str:
     """A number with commas; '-' for none."""
     if number is None:
         return "-"
-    whole = Fraction(number).denominator == 1
-    return f"{int(number):,}" if whole else f"{float(number):,.10g}"
+    if Fraction(number).denominator == 1 and number < 10 * LARGEST:
+        return f"{int(number):,}"
+    try:
+        return f"{float(number):,.10g}"
+    except OverflowError:  # steps per update, at a ratio next to nothing
+        return "> 1e308"
 
 
 def _number(number: Fraction | int) -> str:

@@ -9,9 +9,15 @@ Next: run/state.py for the parts, then run/driver.py and run/learner.py.
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from dreamer.config import Config, load_or_exit
 from dreamer.envs.vector import EnvError
+from dreamer.options import one_line
+from dreamer.run import threads
+from dreamer.run.faults import explain
+from dreamer.run.nonfinite import Diverged
+from dreamer.run.patience import WriteError
 from dreamer.run.plan import Estimate
 from dreamer.run.progress import Progress
 from dreamer.run.state import Run
@@ -19,7 +25,7 @@ from dreamer.run.when import StopSignal, Timer
 from dreamer.train_ratio import schedule
 
 # Exit codes, beside 0 for a run that is done.
-FAILED = 1  # an environment failed; a traceback of anything else gives 1 too
+FAILED = 1  # the run ended; a line says why, or a traceback if it is a bug
 REFUSED = 2  # something asked for cannot work; nothing was created
 INTERRUPTED = 75  # told to stop and saved; given its logdir again, it goes on
 
@@ -29,9 +35,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_or_exit(sys.argv[1:] if argv is None else argv)
     try:
         return train(config)
-    except EnvError as error:  # its message is the environment's traceback
-        print(f"dreamer.train: {error}", file=sys.stderr)
-        return FAILED
+    except (EnvError, Diverged, WriteError) as error:
+        reason = str(error)  # of an environment, with its own traceback
+    except Exception as error:
+        reason = explain(error, config)
+        if reason is None:
+            raise
+    print(f"dreamer.train: {reason}", file=sys.stderr)
+    return FAILED
+
+
+def program() -> NoReturn:
+    """The command: as `main`, ending the process with the exit code."""
+    threads.run_program(main)
 
 
 def train(config: Config) -> int:
@@ -41,18 +57,20 @@ def train(config: Config) -> int:
       An exit code: 0, `REFUSED` or `INTERRUPTED`.
 
     Raises:
-      EnvError: an environment failed.
-      OSError: the disk is full.
+      EnvError: environments failed too often.
+      Diverged: too many updates in a row were not finite.
+      WriteError: the logdir could not be written for too long.
     """
-    try:
-        run = Run(config)
-    except ValueError as error:
-        line = " ".join(str(error).split())
-        print(f"dreamer.train: {line}", file=sys.stderr)
-        return REFUSED
-    with run, StopSignal() as stop:
-        loop(run, stop)
-        finished, updates = run.finished, run.updates
+    with StopSignal() as stop:
+        try:
+            run = Run(config)
+        except ValueError as error:
+            line = one_line(" ".join(str(error).split()))
+            print(f"dreamer.train: {line}", file=sys.stderr)
+            return REFUSED
+        with run:
+            loop(run, stop)
+            finished, updates = run.finished, run.updates
     if not finished:
         print(f"Interrupted; goes on with --logdir {run.logdir}")
         return INTERRUPTED
@@ -68,9 +86,10 @@ def loop(run: Run, stop: StopSignal) -> None:
     estimate = Estimate(updates, done=run.updates)
     with Progress(steps, updates, config.run.log_every) as progress:
         progress.print(run.describe())
+        run.learn(stop)  # what an interrupted run still owes
         while not run.finished and not stop.received:
             run.act()
-            run.learn()
+            run.learn(stop)
             progress.update(
                 run.policy_steps,
                 run.frames,
@@ -85,8 +104,11 @@ def loop(run: Run, stop: StopSignal) -> None:
                 run.log()
             if save.due():
                 run.save()
-        run.save()
+            run.look_after_disk()
+            for line in run.news():
+                progress.print(line)
+        run.finish(progress.print)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

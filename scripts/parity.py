@@ -10,14 +10,12 @@ group of quantities: its worst relative error and where, beside the
 tolerance.  Exit code 1 when any is exceeded, 2 when the fixture is unusable.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import json
 import re
 import sys
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +29,9 @@ sys.path.insert(0, str(ROOT))
 
 from dreamer.agent.agent import Agent, TrainState  # noqa: E402
 from dreamer.agent.returns import ReturnRange  # noqa: E402
-from dreamer.hyperparameters import AgentConfig  # noqa: E402
+from dreamer.checks import check  # noqa: E402
+from dreamer.config import Config  # noqa: E402
+from dreamer.options import apply, one_line  # noqa: E402
 from dreamer.spaces import Space  # noqa: E402
 
 # Two builds of the authors' code agree to 1e-4 (8e-4 for the parameters'
@@ -84,18 +84,31 @@ HEAD_NAMES = [
 ]
 
 
-# What np.load and the archive below it raise on files of other kinds, on cut
-# off ones and on damaged ones.
-UNREADABLE = (
-    AttributeError,
-    EOFError,
-    KeyError,
-    OSError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+KNOWN = r"(batch\d+|policy\d+|params|expect)/[\w/]+"  # names of arrays
+NARROW = {"f": np.float32, "i": np.int32}  # as the agent computes
+LARGEST = 2**30  # bytes of a fixture's arrays; a small file can hold more
+# A fixture's dimensions -> the settings that they are.
+SETTINGS = {
+    "deter": ["agent.dyn.rssm.deter"],
+    "hidden": ["agent.dyn.rssm.hidden"],
+    "stoch": ["agent.dyn.rssm.stoch"],
+    "classes": ["agent.dyn.rssm.classes"],
+    "blocks": ["agent.dyn.rssm.blocks"],
+    "depth": ["agent.enc.simple.depth", "agent.dec.simple.depth"],
+    "units": [
+        "agent.enc.simple.units",
+        "agent.dec.simple.units",
+        "agent.rewhead.units",
+        "agent.conhead.units",
+        "agent.policy.units",
+        "agent.value.units",
+    ],
+    "bins": ["agent.rewhead.bins", "agent.value.bins"],
+    "imag": ["agent.imag_length"],
+    "warmup": ["agent.opt.warmup"],
+    "B": ["batch_size"],
+    "T": ["batch_length"],
+}
 
 
 class FixtureError(ValueError):
@@ -118,9 +131,12 @@ def our_path(name: str) -> tuple[str | int, ...]:
 
 
 def get(tree: dict, path: tuple[str | int, ...]) -> jax.Array:
-    """The entry of a nested dict at a path."""
+    """The array of a nested dict at a path."""
     for part in path:
-        tree = tree[part]
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    if tree is None or isinstance(tree, dict):
+        name = "/".join(map(str, path))
+        raise FixtureError(f"no parameter of ours is {name}")
     return tree
 
 
@@ -134,16 +150,26 @@ class Fixture:
 
     @classmethod
     def load(cls, path: Path) -> "Fixture":
+        """Reads and checks a fixture; nothing in it can run code.
+
+        Raises:
+          FixtureError: the file is no fixture, or one without some input.
+        """
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {k: archive[k] for k in archive.files}
+            arrays = read_arrays(path)
             meta = json.loads(str(arrays.pop("meta")))
-            return cls(arrays, meta["config"], meta["init_std"])
-        except UNREADABLE as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise FixtureError(
-                f"cannot read fixture {path}: {reason}"
-            ) from error
+            fixture = cls(arrays, meta["config"], meta["init_std"])
+            check_inputs(fixture)
+        except Exception as error:  # NumPy, zip and JSON have no end of them
+            raise FixtureError(f"cannot read fixture {path}: {error!r}") from (
+                error
+            )
+        return fixture
+
+    @property
+    def acting_steps(self) -> int:
+        """How many consecutive acting steps there are."""
+        return len({k.split("/")[0] for k in self.arrays if k[:6] == "policy"})
 
     def array(self, name: str) -> np.ndarray:
         """The array of that name."""
@@ -164,33 +190,87 @@ class Fixture:
         return found
 
 
-def agent_config(config: dict) -> AgentConfig:
-    """Our settings for a fixture's dimensions."""
-    default = AgentConfig()
-    replace = dataclasses.replace
-    units = config["units"]
-    rssm = replace(
-        default.dyn.rssm,
-        deter=config["deter"],
-        hidden=config["hidden"],
-        stoch=config["stoch"],
-        classes=config["classes"],
-        blocks=config["blocks"],
-    )
-    conv = dict(depth=config["depth"], units=units)
-    bins = config["bins"]
-    return replace(
-        default,
-        dyn=replace(default.dyn, rssm=rssm),
-        enc=replace(default.enc, simple=replace(default.enc.simple, **conv)),
-        dec=replace(default.dec, simple=replace(default.dec.simple, **conv)),
-        rewhead=replace(default.rewhead, units=units, bins=bins),
-        conhead=replace(default.conhead, units=units),
-        policy=replace(default.policy, units=units),
-        value=replace(default.value, units=units, bins=bins),
-        opt=replace(default.opt, warmup=config["warmup"]),
-        imag_length=config["imag"],
-    )
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file by name."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+        if size > LARGEST:
+            raise FixtureError(f"expected at most {LARGEST} bytes of arrays")
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    for name, array in arrays.items():
+        known = re.match(
+            r"(batch\d|policy\d|params|expect)/[\w/]+$|meta$", name
+        )
+        if not known or not isinstance(array, np.ndarray):
+            raise FixtureError(f"{name!r} is no array of a fixture")
+        kind = array.dtype.kind
+        if name != "meta" and kind not in "biuf":
+            raise FixtureError(f"{name} holds {array.dtype}, expected numbers")
+        arrays[name] = array.astype(NARROW.get(kind, array.dtype))
+    return arrays
+
+
+def check_inputs(fixture: Fixture) -> None:
+    """Sees that dimensions and inputs are there and go together."""
+    config, ours = fixture.config, settings(fixture.config)
+    rssm, size = ours.agent.dyn.rssm, tuple(config["size"])
+    for count in (config["acts"], config["N"], *size[2:]):
+        if type(count) is not int or count < 1:
+            raise FixtureError(f"{count!r}: expected a whole number >= 1")
+    for name, std in fixture.init_std.items():
+        if type(std) not in (int, float):
+            raise FixtureError(f"init_std of {name} is {std!r}")
+    flags = ("is_first", "is_last", "is_terminal")
+    batch = {
+        **dict.fromkeys(flags, ((), "b")),
+        "image": (size, "u1"),
+        "reward": ((), "f"),
+        "action": ((), "i"),
+        "dyn/deter": ((rssm.deter,), "f"),
+        "dyn/stoch": ((rssm.stoch, rssm.classes), "f"),
+    }
+    lead = (ours.batch_size, 1 + ours.batch_length)
+    for index in range(config["N"]):
+        check_group(fixture, f"batch{index}", lead, batch)
+    lead = fixture.array("policy0/is_first").shape[:1]
+    acting = {key: batch[key] for key in ("image", "is_first")}
+    for index in range(fixture.acting_steps):
+        check_group(fixture, f"policy{index}", lead, acting)
+
+
+def check_group(
+    fixture: Fixture,
+    group: str,
+    lead: tuple[int, ...],
+    fields: dict[str, tuple[tuple[int, ...], str]],
+) -> None:
+    """Sees that a group has these fields: shape without lead, NumPy kind."""
+    arrays = fixture.under(group)
+    if odd := arrays.keys() ^ fields.keys():
+        raise FixtureError(f"{group} needs {sorted(fields)}, not {odd}")
+    for name, (shape, kind) in fields.items():
+        found = arrays[name]
+        if found.shape != lead + shape or kind not in found.dtype.str:
+            raise FixtureError(
+                f"{group}/{name} is {found.dtype}{list(found.shape)},"
+                f" expected {kind}{list(lead + shape)}"
+            )
+
+
+def settings(config: dict) -> Config:
+    """Our settings for a fixture's dimensions.
+
+    Raises:
+      ConfigError: one is out of its range, or they do not go together.
+    """
+    values = {
+        name: config[key] for key, names in SETTINGS.items() for name in names
+    }
+    size = {"env.gym.size": config["size"][:2], "run.train_ratio": 0}
+    ours = apply(Config(), values | size, "")
+    check(ours)
+    return ours
 
 
 def keep_gradients() -> optax.GradientTransformation:
@@ -213,15 +293,12 @@ def keep_gradients() -> optax.GradientTransformation:
 def make_agent(fixture: Fixture) -> Agent:
     """The product's agent with the dimensions of a fixture."""
     config = fixture.config
-    try:
-        agent = Agent(
-            {"image": Space("image", tuple(config["size"]))},
-            Space("discrete", (), config["acts"]),
-            agent_config(config),
-            dtype=jnp.float32,
-        )
-    except KeyError as error:
-        raise FixtureError(f"fixture's config has no {error}") from error
+    agent = Agent(
+        {"image": Space("image", tuple(config["size"]))},
+        Space("discrete", (), config["acts"]),
+        settings(config).agent,
+        dtype=jnp.float32,
+    )
     agent.optimizer = optax.chain(keep_gradients(), agent.optimizer)
     return agent
 
@@ -239,11 +316,10 @@ def make_state(agent: Agent, fixture: Fixture) -> TrainState:
         tree, want = params, get(shapes.params, path)
         if name.startswith("slowval/"):
             tree, path = slow, path[1:]
-        if want.shape != value.shape:
-            raise FixtureError(
-                f"{name} has shape {value.shape}, ours {want.shape}"
-            )
-        get(tree, path[:-1])[path[-1]] = jnp.asarray(value)
+        check_like(name, value, want)
+        for part in path[:-1]:
+            tree = tree[part]
+        tree[path[-1]] = jnp.asarray(value)
     for tree in (params, slow):
         leaves = jax.tree_util.tree_leaves_with_path(
             tree, is_leaf=lambda x: x is None
@@ -252,12 +328,26 @@ def make_state(agent: Agent, fixture: Fixture) -> TrainState:
             if leaf is None:
                 where = jax.tree_util.keystr(path)
                 raise FixtureError(f"fixture has no value for {where}")
-    state = agent.state_from(params)
-    low, high = (
-        jnp.asarray(fixture.array(f"params/retnorm/{end}/value"))
-        for end in ("lo", "hi")
+    ends = {}
+    for ours, theirs in {"low": "lo", "high": "hi"}.items():
+        name = f"params/retnorm/{theirs}/value"
+        ends[ours] = fixture.array(name)
+        check_like(name, ends[ours], shapes.return_range.low)
+    return agent.state_from(params).replace(
+        slow_critic=slow,
+        return_range=ReturnRange(**jax.tree.map(jnp.asarray, ends)),
     )
-    return state.replace(slow_critic=slow, return_range=ReturnRange(low, high))
+
+
+def check_like(
+    name: str, value: np.ndarray, ours: jax.ShapeDtypeStruct
+) -> None:
+    """Sees that a value can be put in the place of one of ours."""
+    if value.shape != ours.shape or value.dtype != ours.dtype:
+        raise FixtureError(
+            f"{name} is {value.dtype}{list(value.shape)},"
+            f" ours {ours.dtype}{list(ours.shape)}"
+        )
 
 
 def make_batch(fixture: Fixture, index: int) -> dict[str, jax.Array]:
@@ -391,7 +481,8 @@ def check_latents(
     """States with class indices against `expect/<name>`, which is one-hot."""
     group = name.rstrip("0123456789")
     theirs = fixture.array(f"expect/{name}/stoch")
-    onehot = np.eye(theirs.shape[-1])[np.asarray(stoch)]
+    classes = np.arange(theirs.shape[-1] if theirs.ndim else 0)
+    onehot = np.asarray(stoch)[..., None] == classes
     table.compare(f"{group} stoch", name, onehot, theirs)
     theirs = fixture.array(f"expect/{name}/deter")
     table.compare(f"{group} deter", name, deter, theirs)
@@ -419,8 +510,9 @@ def check_change(table: Table, fixture: Fixture, state: TrainState) -> None:
         "slowval_count/value": state.updates,
     }
     expected = fixture.under("expect/params_after")
-    if missing := before.keys() - expected.keys():
-        raise FixtureError(f"expect/params_after lacks {sorted(missing)[0]}")
+    if odd := before.keys() ^ expected.keys():
+        name = sorted(odd)[0]
+        raise FixtureError(f"{name} is not in both params and params_after")
     for name, theirs in expected.items():
         if name.startswith("slowval/"):
             after = get(state.slow_critic, our_path(name)[1:])
@@ -428,6 +520,8 @@ def check_change(table: Table, fixture: Fixture, state: TrainState) -> None:
             after = ours[name]
         else:
             after = get(state.params, our_path(name))
+        if theirs.shape != before[name].shape:
+            raise FixtureError(f"{name} changes its shape")
         table.compare(
             "parameters' change",
             name,
@@ -440,9 +534,8 @@ def check_change(table: Table, fixture: Fixture, state: TrainState) -> None:
 def check_policy(table: Table, agent: Agent, fixture: Fixture) -> None:
     """Consecutive acting steps of the starting parameters."""
     state = make_state(agent, fixture)
-    count = len({k.split("/")[0] for k in fixture.arrays if k[:6] == "policy"})
     carry = agent.initial_carry(len(fixture.array("policy0/is_first")))
-    for index in range(count):
+    for index in range(fixture.acting_steps):
         obs = {
             k: jnp.asarray(v)
             for k, v in fixture.under(f"policy{index}").items()
@@ -487,14 +580,18 @@ def run(fixture: Fixture) -> Table:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("fixture", type=Path, help="fixture file (.npz)")
-    args = parser.parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if argv in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
     jax.config.update("jax_default_matmul_precision", "highest")
     try:
-        table = run(Fixture.load(args.fixture))
-    except FixtureError as error:
-        print(f"parity: {error}", file=sys.stderr)
+        if len(argv) != 1:
+            raise FixtureError("expected one file, as tests/data/tiny.npz")
+        table = run(Fixture.load(Path(argv[0])))
+    except (FixtureError, MemoryError) as error:
+        line = " ".join(str(error).split()) or "out of memory"
+        print(f"parity: {one_line(line)}", file=sys.stderr)
         return 2
     print(table)
     print("parity holds" if table.passed else "parity FAILED")

@@ -167,7 +167,7 @@ REFUSED = {
     "--task atari_zzz": ["'zzz'", "--help"],
     "--task gym_": ["gym_<environment id>"],
     "--task dmc_walker": ["task=dmc_walker", "gym_<environment id>"],
-    "--agent.dyn.rssm.deter=abc": ["deter=abc", "a whole number >= 8"],
+    "--agent.dyn.rssm.deter=abc": ["deter=abc", "a whole number from 8 to"],
     "--agent.dyn.rssm.deter 100": ["deter=100", "multiple of 8"],
     "--agent.dyn.rssm.blocks 3": ["deter=8192", "blocks=3"],
     "--agent.dec.simple.depth 3": ["depth=3", "even"],
@@ -175,9 +175,9 @@ REFUSED = {
     "--agent.horizon 1e999": ["horizon=1e999", "whole number"],
     "--agent.policy.minstd 3": ["minstd=3.0", "maxstd=1.0"],
     "--agent.retnorm.perclo 99": ["perclo=99.0", "perchi=95.0"],
-    "--run.steps 0": ["run.steps=0", ">= 1"],
+    "--run.steps 0": ["run.steps=0", "from 1 to"],
     "--run.steps 1.5": ["run.steps=1.5", "whole number"],
-    "--run.steps": ["run.steps", "missing", ">= 1"],
+    "--run.steps": ["run.steps", "missing", "from 1 to"],
     "--run.steps=": ["run.steps", "missing"],
     "--seed --run.steps 5": ["seed", "missing"],
     "--seed 1 2": ["seed=1", "'2'"],
@@ -226,7 +226,7 @@ REFUSED_FILES = {
     "about: 3\n": ["about=3"],
     "configs: atari100k\n": ["expected a list"],
     "configs: [zzz]\n": ["'zzz'", "unknown preset"],
-    'logdir: "a\\nb"\ntask: "x\\ny"\n': ["task=x\\ny"],
+    'logdir: "a\\nb"\n': ["logdir='a\\nb'", "printable"],
     "\udcff": ["UTF-8"],
 }
 
@@ -314,10 +314,13 @@ def test_only_some_settings_may_change_when_a_run_goes_on():
     other = flags("--configs atari100k size1m --logdir a --seed 1")
     with pytest.raises(ConfigError) as caught:
         check_resume(old, other)
-    assert str(caught.value) == (
-        "seed=1: the run in a began with 0 (and 11 more differ); use another"
-        " logdir, or its own settings"
+    line = str(caught.value)
+    assert line.startswith(
+        "logdir=a: holds a run of other settings: seed=1 (there 0), "
     )
+    assert line.count("(there ") == 12
+    assert "agent.dyn.rssm.deter=512 (there 8192)" in line
+    assert "\n" not in line
     resumable = {k for k, s in settings(old).items() if s.resume}
     assert resumable == set(differences(old, free))
 
@@ -364,3 +367,8 @@ def test_loading_settings_brings_in_no_heavy_library():
     )
     assert done.stderr == ""
     assert done.returncode == 0
+
+
+def test_other_spellings_of_games():
+    for name in ("james_bond", "montezumas_revenge", "river_raid"):
+        assert flags(f"--task atari100k_{name}").task_name == name

@@ -6,6 +6,7 @@ shared by all tests, and a run's logdir serves several of them.
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from dreamer import train
 from dreamer.config import load
 from dreamer.envs import vector
-from dreamer.run import state
+from dreamer.run import logdir as logdir_module
+from dreamer.run.driver import Driver
 from dreamer.run.learner import Learner
 from dreamer.train_ratio import schedule
 from tests.run.test_logger import scalars
@@ -165,7 +167,19 @@ def test_a_finished_run_is_left_as_it_is(pong, capsys):
     settings = ["--configs", str(logdir / "config.yaml")]
     assert train.main(settings) == 0
     assert "Done: 33 updates" in capsys.readouterr().out
-    assert files(logdir) == before
+    after = files(logdir)
+    # But for who was here, and when.
+    changed = {x.name for x in after if after[x] != before.get(x)}
+    assert changed == {"lock", "starts.jsonl"}
+    assert after.keys() == before.keys()
+
+
+def test_every_start_is_recorded(pong):
+    logdir, _ = pong
+    first, *_ = rows(logdir / "starts.jsonl")
+    assert first["policy_steps"] == 0
+    assert f"-m dreamer.train {' '.join(PONG[:2])}" in first["command"]
+    assert first["package_versions"]["jax"] == jax.__version__
 
 
 def without_times(path):
@@ -234,24 +248,6 @@ def test_killed_terminated_and_continued(pong, tmp_path, capsys):
     assert len(saved(logdir)) == 2
 
 
-def test_a_continued_run_plays_other_episodes(pong, tmp_path, monkeypatch):
-    logdir = shutil.copytree(pong[0], tmp_path / "run")
-    seeds = []
-
-    def make_envs(config):
-        seeds.append(config.seed)
-        return vector.make_envs(config)
-
-    monkeypatch.setattr(state, "make_envs", make_envs)
-    argv = [*PONG, "--logdir", str(logdir), "--run.steps", "302"]
-    assert train.main(argv) == 0
-    assert seeds == [
-        state.with_fresh_episodes(load(PONG), policy_steps=300).seed
-    ]
-    assert seeds != [0]
-    assert load(["--configs", str(logdir / "config.yaml")]).seed == 0
-
-
 def test_an_error_in_the_loop_keeps_its_traceback(pong, tmp_path, monkeypatch):
     logdir = shutil.copytree(pong[0], tmp_path / "run")
     before = {x: y for x, y in files(logdir).items() if "ckpt" in x.parts}
@@ -269,7 +265,7 @@ def test_an_error_in_the_loop_keeps_its_traceback(pong, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="deep inside"):
         train.main(argv)
     assert closed
-    assert not [x for x in threading.enumerate() if "batches" in x.name]
+    assert not [x for x in threading.enumerate() if x.name.startswith("batch")]
     after = {x: y for x, y in files(logdir).items() if "ckpt" in x.parts}
     assert after == before
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -287,11 +283,29 @@ def test_workers_and_an_environment_that_fails(tmp_path):
     steps = [row["step"] for row in rows(logdir / "scores.jsonl")]
     assert steps == [4 * 2 * 41] * 2 + [4 * 2 * 82] * 2
 
-    # One that fails: its own traceback, and the checkpoint stays.
-    process = start(*argv[:-1], "1000000", "--logdir", logdir)
-    for line in process.stdout:
-        if line.startswith("policy steps") or "Continues" in line:
-            break
+    # One that is killed has a successor, as often as is allowed.
+    endless = [*argv[:-1], "1000000", "--logdir", logdir]
+    process = start(*endless, "--run.env_restarts", "2")
+    lines = iter(process.stdout.readline, "")
+    assert any("Continues" in line for line in lines)
+    told = []
+    for _ in range(3):
+        os.kill(workers(process)[0], signal.SIGKILL)
+        told += [next((x for x in lines if "started again" in x), None)]
+    _, err = process.communicate(timeout=60)
+    assert "its episode is closed as a truncation" in told[0]
+    assert "(1 of 2)" in told[0]
+    assert "(2 of 2)" in told[1]
+    assert told[2] is None
+    assert process.returncode == train.FAILED == 1
+    assert "died without a word" in err
+    assert "Traceback" not in err
+    assert saved(logdir) == [200]
+
+
+def workers(process):
+    """Process ids of the environments of a run."""
+    ids = []
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     if not children.exists():
         process.kill()
@@ -299,13 +313,68 @@ def test_workers_and_an_environment_that_fails(tmp_path):
         pytest.skip("this system does not list child processes")
     for server in children.read_text().split():
         listed = Path(f"/proc/{server}/task/{server}/children").read_text()
-        for worker in listed.split():
-            os.kill(int(worker), signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == train.FAILED == 1
-    assert "died without a word" in err
-    assert "Traceback" not in err
-    assert saved(logdir) == [200]
+        ids += map(int, listed.split())
+    return ids
+
+
+def test_a_logdir_is_used_by_one_run_at_a_time(tmp_path, capsys):
+    logdir = tmp_path / "run"
+    process = start(*PONG, "--logdir", logdir, "--run.steps", "1000000")
+    assert any("Logs to" in line for line in process.stdout)
+    line = refused(capsys, *PONG, "--logdir", logdir)
+    assert f"a run is going on here already (process {process.pid} " in line
+    process.kill()
+    process.communicate()
+    assert train.main([*PONG, "--logdir", str(logdir)]) == 0
+
+
+def test_a_disk_that_stays_full_ends_a_run_in_one_line(tmp_path):
+    logdir = tmp_path / "run"
+    argv = [*PONG, "--logdir", logdir, "--run.steps", "1000000"]
+    argv += ["--run.save_every", "0.3", "--run.disk_patience", "2"]
+    process = start(*argv)
+    wait_for(process, logdir, 60)
+    limits = (20_000, resource.RLIM_INFINITY)  # bytes of any file
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == train.FAILED
+    kept = saved(logdir)[-1]
+    assert "cannot be written: " in out
+    assert err.count("\n") == 1
+    assert f"the checkpoint of policy step {kept:,} is whole" in err
+    # With space again, the same command goes on.
+    process = start(*argv)
+    assert any(
+        f"Continues at policy step {kept:,} " in line
+        for line in process.stdout
+    )
+    process.kill()
+    process.communicate()
+
+
+def test_a_run_that_diverges_ends_in_one_line(tmp_path, capsys):
+    logdir = tmp_path / "run"
+    argv = [*PONG, "--logdir", str(logdir), "--agent.opt.warmup", "0"]
+    argv += ["--agent.opt.lr", "1e30", "--run.nonfinite_limit", "3"]
+    assert train.main(argv) == train.FAILED
+    out, err = capsys.readouterr()
+    assert "loss or gradient is not finite; it was not applied" in out
+    assert err.startswith("dreamer.train: 3 updates in a row")
+    assert err.count("\n") == 1
+    assert len(list((logdir / "nonfinite").glob("update-*.npz"))) >= 3
+
+
+def test_out_of_memory_is_one_line(tmp_path, capsys, monkeypatch):
+    def greedy(self, params):
+        np.empty(2**60, np.uint8)
+
+    monkeypatch.setattr(Driver, "step", greedy)
+    code = train.main([*PONG, "--logdir", str(tmp_path / "run")])
+    err = capsys.readouterr().err
+    assert code == train.FAILED
+    assert err.startswith("dreamer.train: out of memory: an allocation of ")
+    assert "replay.size=1000" in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("task", ["CartPole-v1", "Pendulum-v1"])
@@ -378,7 +447,7 @@ def test_a_file_in_the_way_of_the_logdir(name, tmp_path, capsys):
 
 def test_a_logdir_that_is_not_writable(tmp_path, capsys, monkeypatch):
     # Root may write anywhere, so ask for the answer that others get.
-    monkeypatch.setattr(state.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(logdir_module.os, "access", lambda path, mode: False)
     line = refused(capsys, *PONG, "--logdir", tmp_path / "new" / "run")
     assert f"{tmp_path} is not writable" in line
     assert list(tmp_path.iterdir()) == []
@@ -392,10 +461,9 @@ def test_a_logdir_that_is_not_writable(tmp_path, capsys, monkeypatch):
         ("config.yaml", "\0\1", [], "config.yaml: "),
         ("metrics.jsonl", "not json\n", [], "metrics.jsonl: "),
         ("metrics.jsonl", "[1]\n", [], "metrics.jsonl: "),
-        ("ckpt/300/meta/metadata", "{", [], "ckpt/300: "),
-        ("ckpt/300/meta/metadata", '{"format": 99}', [], "has format 99"),
-        (None, "", ["--seed", "1"], "seed=1: "),
-        (None, "", ["--batch_size", "5"], "batch_size=5: "),
+        ("ckpt/300/meta.json", "{", [], "no checkpoint is whole: 300 "),
+        (None, "", ["--seed", "1"], "seed=1 (there 0)"),
+        (None, "", ["--batch_size", "5"], "batch_size=5 (there 4)"),
     ],
 )
 def test_a_logdir_of_another_run_or_damaged(

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import bench  # noqa: E402
+import bench_agent  # noqa: E402
 from count_work import count_flops, count_program  # noqa: E402
 
 from dreamer.config import load  # noqa: E402
@@ -27,9 +28,9 @@ UPDATE = {"size1m": 89.0848, "size12m": 1128.7700}
 
 def shapes(size):
     config = load(["--configs", "atari100k", size, "--logdir", "unused"])
-    agent = bench.agent_for(config, np.dtype(np.float32))
+    agent = bench_agent.agent_for(config, np.dtype(np.float32))
     state = jax.eval_shape(lambda: agent.init(0))
-    batch = jax.eval_shape(lambda: bench.random_batch(agent, config))
+    batch = jax.eval_shape(lambda: bench_agent.random_batch(agent, config))
     return agent, state, batch
 
 

@@ -25,7 +25,12 @@ from dreamer.agent.actor_critic import (
     replay_value_loss,
 )
 from dreamer.agent.networks import DType, Init
-from dreamer.agent.optim import make_optimizer
+from dreamer.agent.optim import (
+    choose,
+    is_finite,
+    make_optimizer,
+    optimizer_metrics,
+)
 from dreamer.agent.returns import ReturnRange, initial_return_range
 from dreamer.agent.rssm import State, mask
 from dreamer.agent.world_model import (
@@ -156,7 +161,12 @@ class Agent:
     def _update(
         self, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array], Metrics]:
-        """One gradient update.
+        """One gradient update, or none if its numbers are not finite.
+
+        Where the loss or a gradient is infinite or not a number, nothing is
+        learned: parameters, slow critic, optimiser and return range stay as
+        they were.  Only `updates` counts on, so that the next try draws
+        other random numbers.  The metric `opt/nonfinite`, 0 or 1, tells.
 
         Args:
           state: donated.
@@ -169,6 +179,8 @@ class Agent:
         Returns:
           The new state, the fresh latents of the T steps (`deter` (B, T, D),
           `stoch` (B, T, S)), and metrics, () each, to be read when logged.
+          After an update that was not applied, latents and metrics other
+          than `opt/nonfinite` may hold anything.
         """
         key = jax.random.fold_in(key, state.updates)
         loss = functools.partial(self.loss, state=state, batch=batch, key=key)
@@ -178,7 +190,9 @@ class Agent:
         steps, opt_state = self.optimizer.update(
             grads, state.opt_state, state.params
         )
+        finite = is_finite(total, grads)
         params = optax.apply_updates(state.params, steps)
+        params = choose(finite, params, state.params)
         slow_critic = optax.incremental_update(
             params["critic"], state.slow_critic, self.config.slowvalue.rate
         )
@@ -186,9 +200,9 @@ class Agent:
         metrics |= optimizer_metrics(total, grads, steps, params, updates)
         state = TrainState(
             params=params,
-            slow_critic=slow_critic,
-            opt_state=opt_state,
-            return_range=return_range,
+            slow_critic=choose(finite, slow_critic, state.slow_critic),
+            opt_state=choose(finite, opt_state, state.opt_state),
+            return_range=choose(finite, return_range, state.return_range),
             updates=updates,
         )
         return state, latents, metrics
@@ -335,27 +349,3 @@ class Agent:
         action = dist.mode() if mode else dist.sample(action_key)
         stoch = self.class_index(state.stoch)
         return Carry(state.deter, stoch, action), action
-
-
-def optimizer_metrics(
-    loss: jax.Array,
-    grads: Params,
-    steps: Params,
-    params: Params,
-    updates: jax.Array,
-) -> Metrics:
-    """Norms over all parameters, named as in the authors' code."""
-    count = sum(x.size for x in jax.tree.leaves(params))
-
-    def rms(tree: Params) -> jax.Array:
-        return optax.tree.norm(tree) / np.sqrt(count)
-
-    return {
-        "opt/loss": loss,
-        "opt/grad_norm": optax.tree.norm(grads),
-        "opt/grad_rms": rms(grads),
-        "opt/update_rms": rms(steps),
-        "opt/param_rms": rms(params),
-        "opt/param_count": jnp.asarray(count, jnp.float32),
-        "opt/updates": updates,
-    }

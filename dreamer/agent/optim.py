@@ -1,4 +1,4 @@
-"""LaProp behind adaptive gradient clipping, as one optax transformation.
+"""LaProp behind adaptive gradient clipping, and what is told of an update.
 
 Per tensor: clip the gradient's norm relative to the parameter's norm (AGC,
 arXiv 2102.06171), divide by the root of its mean square, then average with
@@ -11,6 +11,7 @@ Next: agent.py.
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dreamer.hyperparameters import OptConfig
@@ -90,3 +91,53 @@ def make_optimizer(config: OptConfig) -> optax.GradientTransformation:
         scale_by_laprop(config.beta1, config.beta2, config.eps),
         optax.scale_by_learning_rate(rate),
     )
+
+
+def is_finite(loss: jax.Array, grads: chex.ArrayTree) -> jax.Array:
+    """Whether an update may be applied: () bool.
+
+    The norm over all gradients stands for each of them; in float32 it also
+    overflows where they are finite, but beyond 1e19.
+    """
+    return jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+
+
+def choose(
+    condition: jax.Array, then: chex.ArrayTree, otherwise: chex.ArrayTree
+) -> chex.ArrayTree:
+    """One of two pytrees of the same shapes; `condition` is () bool.
+
+    Element by element, so that XLA makes it part of whatever computes the
+    elements: no branch, and no copy where `otherwise` is donated.
+    """
+    return jax.tree.map(
+        lambda a, b: jnp.where(condition, a, b), then, otherwise
+    )
+
+
+def optimizer_metrics(
+    loss: jax.Array,
+    grads: chex.ArrayTree,
+    steps: chex.ArrayTree,
+    params: chex.ArrayTree,
+    updates: jax.Array,
+) -> dict[str, jax.Array]:
+    """What is told of an update, () each; names as in the authors' code.
+
+    Norms are over all parameters together.
+    """
+    count = sum(x.size for x in jax.tree.leaves(params))
+
+    def rms(tree):
+        return optax.tree.norm(tree) / np.sqrt(count)
+
+    return {
+        "opt/loss": loss,
+        "opt/grad_norm": optax.tree.norm(grads),
+        "opt/grad_rms": rms(grads),
+        "opt/update_rms": rms(steps),
+        "opt/param_rms": rms(params),
+        "opt/param_count": jnp.asarray(count, jnp.float32),
+        "opt/updates": updates,
+        "opt/nonfinite": 1 - is_finite(loss, grads).astype(jnp.float32),
+    }

@@ -1,6 +1,8 @@
 """Environments, on NumPy alone: they run in workers that never load JAX.
 
 `games.py` names the Atari games, `atari.py` is one Atari game as the paper
-preprocesses it, `gym.py` adapts any Gymnasium environment, and `vector.py`
-steps several of either side by side. Begin with `vector.py`.
+preprocesses it, on `emulator.py` and `screen.py`, `gym.py` adapts any
+Gymnasium environment. `vector.py` steps several of either side by side:
+`pool.py` replaces those that fail, `workers.py` runs them, `host.py` is one of
+them seen from there. `blob.py` is what a saved one is. Begin with `vector.py`.
 """

@@ -9,18 +9,19 @@ their setting in every benchmark.
 
 Uses the emulator directly. Its own sticky actions stay off: stickiness and
 no-ops are drawn here from one generator, so that the state of an environment
-is all in sight. Read next: `screen.py` for pixels, `vector.py` for stepping
-several games.
+is all in sight. Read next: `emulator.py` for what a saved game is,
+`screen.py` for pixels, `vector.py` for stepping several games.
 """
 
 from typing import Any
 
 import gymnasium
 import numpy as np
-from ale_py import Action, ALEInterface, LoggerMode, roms
+from ale_py import Action
 
 from dreamer.config import AtariConfig
-from dreamer.envs.games import rom_name
+from dreamer.envs.blob import pack, unpack
+from dreamer.envs.emulator import Emulator
 from dreamer.envs.screen import Screen
 
 
@@ -42,12 +43,10 @@ class Atari(gymnasium.Env):
     """
 
     def __init__(self, game: str, config: AtariConfig, seed: int = 0) -> None:
-        self._rom = roms.get_rom_path(rom_name(game))
         self._config = config
-        # Keeps the emulator from printing its banner.
-        ALEInterface.setLoggerMode(LoggerMode.Error)
-        self._ale = ALEInterface()
-        self._seed(seed)
+        self._rng = np.random.default_rng(seed)
+        self._emulator = Emulator(game, int(self._rng.integers(2**31)))
+        self._ale = self._emulator.ale
         self._actions = (
             self._ale.getMinimalActionSet()
             if config.actions == "needed"
@@ -71,12 +70,13 @@ class Atari(gymnasium.Env):
         that seed. The image shows the current frame alone.
         """
         if seed is not None:
-            self._seed(seed)
-        self._ale.reset_game()
+            self._rng = np.random.default_rng(seed)
+            self._emulator.load(int(self._rng.integers(2**31)))
+        self._emulator.new_game()
         for _ in range(self._rng.integers(self._config.noops, endpoint=True)):
-            self._ale.act(Action.NOOP)
+            self._emulator.act(Action.NOOP)
             if self._ale.game_over():
-                self._ale.reset_game()
+                self._emulator.new_game()
         self._sticky_action = Action.NOOP
         self._frames = 0
         self._lives = self._ale.lives()
@@ -97,7 +97,7 @@ class Atari(gymnasium.Env):
         game_over = False
         repeat = min(self._config.repeat, self._config.length - self._frames)
         for _ in range(repeat):
-            reward += self._ale.act(self._stick(self._actions[action]))
+            reward += self._emulator.act(self._stick(self._actions[action]))
             self._frames += 1
             self._screen.show()
             game_over = self._ale.game_over()
@@ -123,9 +123,52 @@ class Atari(gymnasium.Env):
             self._sticky_action = action
         return self._sticky_action
 
-    def _seed(self, seed: int) -> None:
-        self._rng = np.random.default_rng(seed)
-        # The emulator reads its options when it loads a game.
-        self._ale.setFloat("repeat_action_probability", 0.0)
-        self._ale.setInt("random_seed", int(self._rng.integers(2**31)))
-        self._ale.loadROM(self._rom)
+    def get_state(self) -> bytes:
+        """All that `set_state` needs to go on from here, to the bit.
+
+        Raises:
+            ValueError: if this version of the emulator cannot be saved.
+        """
+        facts = {
+            "rng": self._rng.bit_generator.state,
+            "frames": self._frames,
+        }
+        return pack(facts, **self._emulator.history())
+
+    def set_state(self, blob: bytes) -> None:
+        """Goes on where an environment of the same settings was saved.
+
+        Plays the episode again, about 10000 frames a second.
+
+        Raises:
+            ValueError: if this is no such state, or cannot be played again.
+                What the environment does then is undefined until a reset.
+        """
+        facts, history = unpack(blob)
+        try:
+            self._restore(facts, history)
+        except (AttributeError, KeyError, OverflowError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"state of an Atari game: {reason}") from None
+
+    def _restore(
+        self, facts: dict[str, Any], history: dict[str, np.ndarray]
+    ) -> None:
+        rng = np.random.default_rng()
+        rng.bit_generator.state = facts["rng"]
+        frames, played = facts["frames"], history["played"]
+        if (
+            type(frames) is not int
+            or not 0 <= frames <= min(self._config.length, played.size)
+            or played.size - frames > self._config.noops
+            or (played.shape, played.dtype) != ((played.size,), np.uint8)
+        ):
+            raise ValueError(f"state of an Atari game: {frames} frames")
+        self._emulator.replay(history)
+        # Of what was shown before, the next image holds the last frame alone.
+        self._screen.show()
+        self._rng, self._frames = rng, frames
+        self._sticky_action = (
+            Action(int(played[-1])) if frames else Action.NOOP
+        )
+        self._lives = self._ale.lives()

@@ -3,8 +3,21 @@
 Tasks named `gym_<id>` come here, for example `gym_CartPole-v1`, or
 `gym_<module>:<id>` for an environment that a module registers when it is
 imported. Observations become a flat dict of images, vectors and discrete
-values, continuous actions are scaled from [-1, 1] to their bounds. Read next:
-`vector.py`, which steps several of them.
+values, continuous actions are scaled from [-1, 1] to their bounds.
+
+A run that is interrupted goes on in the middle of an episode if the class of
+the environment has two methods:
+
+    get_state() -> bytes: all of its state, its random numbers included
+        (`self.np_random.bit_generator.state`), unchanged by the call.
+    set_state(state: bytes): makes this environment, maybe of another process
+        and never reset, go on as the one that was saved; `ValueError` if it
+        cannot. Do not unpickle: checkpoints come from strangers too.
+
+Otherwise, or with wrappers beside Gymnasium's time limit and its check of the
+order of calls, the episode counts as truncated and a new one begins.
+`blob.py` turns arrays and JSON into bytes. Read next: `vector.py`, which steps
+several environments.
 """
 
 import difflib
@@ -14,9 +27,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.wrappers import OrderEnforcing, TimeLimit
 from PIL import Image
 
 from dreamer.config import GymConfig
+from dreamer.envs.blob import pack, unpack
 
 # Names that the program itself stores beside the observations.
 RESERVED = (
@@ -28,6 +43,9 @@ RESERVED = (
     "reward",
     "stoch",
 )
+
+# Wrappers that `gymnasium.make` adds, and all that they remember.
+REMEMBERED = {TimeLimit: "_elapsed_steps", OrderEnforcing: "_has_reset"}
 
 Converter = Callable[[Any], np.ndarray]
 
@@ -109,6 +127,49 @@ class GymAdapter(gymnasium.Wrapper):
             if terminated or truncated:
                 break
         return self._to_obs(obs), total, terminated, truncated, info
+
+    def get_state(self) -> bytes:
+        """All that `set_state` needs, or nothing if this cannot be saved."""
+        wrappers = self._wrappers()
+        if wrappers is None:
+            return b""
+        state = self.unwrapped.get_state()
+        if not isinstance(state, bytes):  # the name has another meaning here
+            return b""
+        remembered = [getattr(w, REMEMBERED[type(w)]) for w in wrappers]
+        env = np.frombuffer(state, np.uint8)
+        return pack({"wrappers": remembered}, env=env)
+
+    def set_state(self, blob: bytes) -> None:
+        """Goes on where an environment of the same id was saved.
+
+        Raises:
+            ValueError: if this is no such state.
+        """
+        facts, arrays = unpack(blob)
+        wrappers, saved = self._wrappers(), facts.get("wrappers")
+        if (
+            wrappers is None
+            or not isinstance(saved, list)
+            or len(saved) != len(wrappers)
+            or not all(isinstance(value, int | None) for value in saved)
+            or "env" not in arrays
+        ):
+            raise ValueError("state is not of this Gymnasium environment")
+        for wrapper, value in zip(wrappers, saved, strict=True):
+            setattr(wrapper, REMEMBERED[type(wrapper)], value)
+        self.unwrapped.set_state(arrays["env"].tobytes())
+
+    def _wrappers(self) -> list[gymnasium.Wrapper] | None:
+        """What is around the environment; none if it cannot be saved."""
+        env, found = self.env, []
+        while isinstance(env, gymnasium.Wrapper):
+            if type(env) not in REMEMBERED:
+                return None
+            found.append(env)
+            env = env.env
+        both = hasattr(env, "get_state") and hasattr(env, "set_state")
+        return found if both else None
 
     def _to_obs(self, obs: Any) -> dict[str, np.ndarray]:
         return {

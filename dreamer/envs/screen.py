@@ -8,9 +8,10 @@ Little changes on the screen from one policy step to the next, and resizing is
 the most expensive part of a step beside the emulator. Pillow resizes rows
 first and columns of the result after that, rounding to bytes in between, so
 rows and then columns that did not change can be kept: the pixels are the
-same. For some sizes Pillow takes columns first; then nothing is kept. Read
-next: `palette.py`, and `atari.py`, which decides when a frame is shown and
-when an image is taken.
+same. Where most rows changed, looking for the others does not pay. For some
+sizes Pillow takes columns first; then nothing is kept. Read next:
+`palette.py`, and `atari.py`, which decides when a frame is shown and when an
+image is taken.
 """
 
 import numpy as np
@@ -18,6 +19,9 @@ from ale_py import ALEInterface
 from PIL import Image
 
 from dreamer.envs.palette import PALETTE
+
+# Of all rows, the share above which it is faster to do all of them.
+MANY = 0.5
 
 
 class Screen:
@@ -70,13 +74,25 @@ class Screen:
             _rows_differ(self._older, self._seen_older)
             | _rows_differ(self._newer, self._seen_newer)
         )
-        if rows.size:
+        if rows.size > MANY * len(self._rows):
+            self._resize_rows_and_columns()
+        elif rows.size:
             self._resize_columns(self._resize_rows(rows))
         return to_gray(self._image) if self._gray else self._image.copy()
 
     def _resize_all(self) -> np.ndarray:
         pooled = _pool(self._older, self._newer)
         return _resize(pooled, "RGBX", self._image.shape[:2])[..., :3].copy()
+
+    def _resize_rows_and_columns(self) -> None:
+        """Does all of them again, and keeps what can be kept next time."""
+        self._seen_older[:], self._seen_newer[:] = self._older, self._newer
+        size = len(self._rows), self._rows.shape[1]
+        pooled = _pool(self._older, self._newer)
+        rows = _resize(pooled, "RGBX", size)
+        self._rows[:] = rows[..., :3]
+        image = _resize(rows, "RGBX", self._image.shape[:2])
+        self._image[:] = image[..., :3]
 
     def _resize_rows(self, rows: np.ndarray) -> np.ndarray:
         """Brings these rows to the image's width, and says what it changed.

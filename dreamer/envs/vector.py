@@ -3,33 +3,25 @@
 One environment runs in this process, more of them in a worker process each.
 Every environment has its own seed, so that a trajectory does not depend on
 how many others there are. Episodes follow on each other: the step after
-`is_last` starts the next one (Gymnasium's NEXT_STEP autoreset). Read next:
-`dreamer/run/driver.py`, which chooses the actions.
+`is_last` starts the next one. An environment that fails is replaced, and all
+of them can be saved and restored. Read next: `workers.py` and `host.py`, where
+environments run, and `dreamer/run/driver.py`, which chooses the actions.
 """
 
-import contextlib
 import functools
-import multiprocessing
-import signal
-import sys
-import traceback
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from dreamer.config import Config
 from dreamer.envs.atari import Atari
 from dreamer.envs.gym import make_gym
-from dreamer.spaces import Space
+from dreamer.envs.host import LOAD, RESET, SAVE, STEP
+from dreamer.envs.pool import PATIENCE, EnvError, Failure, Pool, derive
 
-
-class EnvError(RuntimeError):
-    """An environment failed. The message holds its own traceback."""
+__all__ = ["EnvError", "Envs", "make_env", "make_envs"]
 
 
 def make_envs(config: Config) -> "Envs":
@@ -41,7 +33,13 @@ def make_envs(config: Config) -> "Envs":
     """
     repeat = _task_settings(config).repeat
     make = functools.partial(make_env, config)
-    return Envs([make] * config.run.envs, config.seed, repeat)
+    return Envs(
+        [make] * config.run.envs,
+        config.seed,
+        repeat,
+        timeout=config.run.env_timeout,
+        restarts=config.run.env_restarts,
+    )
 
 
 def make_env(config: Config) -> gymnasium.Env:
@@ -66,11 +64,18 @@ def _task_settings(config: Config) -> Any:
 class Envs:
     """Steps environments in lockstep and marks where episodes begin and end.
 
+    An environment that raises, dies, or does not answer in time is replaced by
+    a fresh one, which begins an episode instead of the step asked for:
+    `is_first` then follows a step without `is_last`. One that runs in this
+    process can only raise.
+
     Args:
         makes: one function for each environment, that builds it. With more
             than one they are sent to worker processes.
         seed: of all environments together.
         action_repeat: frames in a policy step, for whoever counts them.
+        timeout: seconds without an answer after which a worker has hung.
+        restarts: how many environments may be replaced, all in all.
 
     Attributes:
         num: number of environments N.
@@ -80,7 +85,7 @@ class Envs:
 
     Raises:
         ValueError: if the agent cannot handle the environments.
-        EnvError: if a worker process does not start.
+        EnvError: if an environment cannot be built.
     """
 
     def __init__(
@@ -88,27 +93,29 @@ class Envs:
         makes: Sequence[Callable[[], gymnasium.Env]],
         seed: int,
         action_repeat: int = 1,
+        timeout: float = 300.0,
+        restarts: int = 10,
     ) -> None:
         self.num = len(makes)
         self.action_repeat = action_repeat
-        self._seeds: list[int] | None = [
-            int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
-            for index in range(self.num)
-        ]
-        self._vector = _start(
-            [
-                functools.partial(_make_guarded, make, index)
-                for index, make in enumerate(makes)
-            ]
-        )
-        self.obs_spaces = {
-            key: to_space(space)
-            for key, space in self._vector.single_observation_space.items()
-        }
-        self.action_space = to_space(
-            self._vector.single_action_space, action=True
-        )
-        self._is_last = np.zeros(self.num, bool)
+        self._pool = Pool(makes, seed, timeout, restarts)
+        self.obs_spaces, self.action_space = self._pool.spaces
+        self._seed = seed
+        # For the next reset; empty where random numbers just go on.
+        self._seeds = [derive(seed, index) for index in range(self.num)]
+        self._steps = 0
+        self._is_last = np.ones(self.num, bool)
+        self._rows = np.zeros(self.num, self._pool.spaces.record)
+
+    @property
+    def restarts(self) -> int:
+        """How many environments have been replaced by this object."""
+        return self._pool.restarts
+
+    @property
+    def reports(self) -> list[str]:
+        """Lines for a person on what went wrong; to be taken and cleared."""
+        return self._pool.reports
 
     def reset(self) -> dict[str, np.ndarray]:
         """Starts an episode in every environment, the first time seeded.
@@ -118,18 +125,10 @@ class Envs:
             float32 (N,), and `is_first`, `is_last`, `is_terminal` bool (N,).
 
         Raises:
-            EnvError: if an environment fails; all are closed then.
+            EnvError: if one failure too many happens; all are closed then.
         """
-        with self._closed_on_error():
-            obs, _ = self._vector.reset(seed=self._seeds)
-        self._seeds = None
-        self._is_last = np.zeros(self.num, bool)
-        return self._transition(
-            obs,
-            reward=np.zeros(self.num, np.float32),
-            is_first=np.ones(self.num, bool),
-            is_terminal=np.zeros(self.num, bool),
-        )
+        self._is_last = np.ones(self.num, bool)
+        return self._advance([b""] * self.num)
 
     def step(self, actions: np.ndarray) -> dict[str, np.ndarray]:
         """One policy step in every environment.
@@ -144,160 +143,158 @@ class Envs:
             As `reset`.
 
         Raises:
-            EnvError: if an environment fails; all are closed then.
+            EnvError: as `reset`.
         """
-        with self._closed_on_error():
-            obs, reward, terminated, truncated, info = self._vector.step(
-                np.asarray(actions)
-            )
-        is_first = self._is_last
-        self._is_last = terminated | truncated
-        return self._transition(
-            obs,
-            reward=reward.astype(np.float32),
-            is_first=is_first,
-            is_terminal=info["is_terminal"],
+        actions = np.asarray(actions, self.action_space.dtype)
+        return self._advance([action.tobytes() for action in actions])
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What `restore` needs, asked for between two steps.
+
+        Returns:
+            For each environment i `env<i>`, uint8 (n,), empty if it cannot be
+            saved; `is_last` bool (N,); `steps` and `restarts` int64 ().
+        """
+        answers = self._pool.ask([(SAVE, b"")] * self.num)
+        for index, answer in enumerate(answers):
+            if isinstance(answer, ValueError):
+                self.reports.append(
+                    f"environment {index} cannot be saved: {answer}"
+                )
+        blobs = [
+            bytes(answer) if isinstance(answer, memoryview) else b""
+            for answer in answers
+        ]
+        return {
+            **{f"env{i}": np.frombuffer(b, "u1") for i, b in enumerate(blobs)},
+            "is_last": self._is_last.copy(),
+            "steps": np.array(self._steps),
+            "restarts": np.array(self._pool.earlier + self._pool.restarts),
+        }
+
+    def restore(
+        self, state: dict[str, np.ndarray], obs: dict[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], list[int]]:
+        """Puts every environment where it stood.
+
+        One that cannot be saved begins an episode, from a seed that depends on
+        when it was saved: `is_first` may follow a step without `is_last`.
+
+        Args:
+            state: of as many environments of the same settings.
+            obs: what `reset` or `step` returned last, before `state`.
+
+        Returns:
+            What to go on from, as `step`, and which environments had to leave
+            an episode in its middle.
+
+        Raises:
+            ValueError: if the state is of others, or damaged. Begin with a
+                `reset` then.
+            EnvError: as `reset`.
+        """
+        blobs = self._read(state, obs)
+        # From here on whatever happens, a reset begins differently.
+        everyone = range(self.num)
+        self._seeds = [derive(self._seed, i, 2, self._steps) for i in everyone]
+        answers = self._pool.ask(
+            [(LOAD, blob) if blob else None for blob in blobs], PATIENCE
         )
+        for index, answer in enumerate(answers):
+            if isinstance(answer, ValueError):
+                raise ValueError(f"environment {index}: {answer}")
+            if isinstance(answer, memoryview):
+                self._seeds[index] = b""
+        lost = [not isinstance(answer, memoryview) for answer in answers]
+        begin = np.array(lost) & ~self._is_last
+        rows, _ = self._records(
+            [self._reset(i) if begin[i] else None for i in everyone], ~begin
+        )
+        fresh = self._transition(rows, np.ones(self.num, bool))
+        merged = {key: np.array(values) for key, values in obs.items()}
+        for key, values in fresh.items():
+            merged[key][begin] = values[begin]
+        self._is_last = merged["is_last"].copy()
+        return merged, np.flatnonzero(begin & ~obs["is_first"]).tolist()
 
     def close(self) -> None:
-        """Ends all environments and their processes; may be called twice."""
-        if self._vector.closed:
-            return
-        try:
-            # A worker that is in the middle of a step gets a second for it.
-            self._vector.close(timeout=1.0)
-        except (EOFError, OSError, EnvError):
-            # A dead worker cannot say goodbye, and the others need not.
-            for process in self._vector.processes:
-                process.kill()
-                process.join()
-            self._vector.closed = True
+        """Ends all environments within seconds; may be called twice."""
+        self._pool.close()
+
+    def _advance(self, actions: list[bytes]) -> dict[str, np.ndarray]:
+        """A step, or the beginning of an episode where the last has ended."""
+        is_first = self._is_last
+        rows, replaced = self._records(
+            [
+                self._reset(index) if is_first[index] else (STEP, action)
+                for index, action in enumerate(actions)
+            ],
+            is_first,
+        )
+        self._steps += 1
+        self._is_last = rows["is_last"].copy()
+        return self._transition(rows, is_first | replaced)
+
+    def _reset(self, index: int) -> tuple[bytes, bytes]:
+        seed, self._seeds[index] = self._seeds[index], b""
+        return RESET, seed
+
+    def _records(
+        self, requests: list[tuple[bytes, bytes] | None], resets: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the requests bring, and where a failure was replaced.
+
+        Args:
+            requests: for each environment.
+            resets: bool (N,), where no episode is lost by a failure.
+
+        Returns:
+            Records (N,) that the next call overwrites, and bool (N,).
+        """
+        rows = self._rows
+        replaced = np.zeros(self.num, bool)
+        for index, answer in enumerate(self._pool.ask(requests)):
+            if isinstance(answer, Failure):
+                lost = not resets[index]
+                answer = self._pool.replace(index, answer, lost)
+                replaced[index] = True
+            if answer:
+                rows[index : index + 1].view("u1")[:] = np.frombuffer(
+                    answer, np.uint8
+                )
+        return rows, replaced
 
     def _transition(
-        self, obs: dict[str, np.ndarray], **rest: np.ndarray
+        self, rows: np.ndarray, is_first: np.ndarray
     ) -> dict[str, np.ndarray]:
-        # Copies, because the vector environment reuses its arrays.
-        values = {
-            key: np.array(obs[key], space.dtype)
-            for key, space in self.obs_spaces.items()
-        }
-        return {**values, **rest, "is_last": self._is_last.copy()}
+        """Records (N,) -> arrays of their own."""
+        obs = {key: rows[f"obs.{key}"].copy() for key in self.obs_spaces}
+        rest = ("reward", "is_last", "is_terminal")
+        flags = {key: rows[key].copy() for key in rest}
+        return {**obs, **flags, "is_first": is_first.copy()}
 
-    @contextlib.contextmanager
-    def _closed_on_error(self) -> Iterator[None]:
-        # The error holds its traceback already, and Gymnasium's own report
-        # of it takes every "%" in there for a format.
-        level = gymnasium.logger.min_level
-        gymnasium.logger.min_level = gymnasium.logger.ERROR + 1
+    def _read(
+        self, state: dict[str, np.ndarray], obs: dict[str, np.ndarray]
+    ) -> list[bytes]:
+        """Takes in a state's numbers; returns the blobs of environments."""
+        saved = sum(name.startswith("env") for name in state)
+        if saved != self.num:
+            raise ValueError(
+                f"saved environments are {saved}, allowed: {self.num}"
+            )
+        like = self._transition(self._rows, self._is_last)
         try:
-            yield
-        except EnvError as error:
-            self.close()
-            raise EnvError(str(error)) from None
-        except (EOFError, OSError) as error:
-            # What was being sent must not wait for the garbage collector:
-            # Python 3.12.1 crashes when that meets a buffer in use.
-            traceback.clear_frames(error.__traceback__)
-            self.close()
-            raise EnvError(
-                "the process of an environment died without a word; its "
-                "system may have stopped it, for example for want of memory"
-            ) from error
-        finally:
-            gymnasium.logger.min_level = level
-
-
-def to_space(space: spaces.Space, action: bool = False) -> Space:
-    """Translates a canonical Gymnasium space.
-
-    Raises:
-        ValueError: if it is none that `GymAdapter` produces.
-    """
-    if isinstance(space, spaces.Discrete):
-        return Space("discrete", (), int(space.n))
-    if isinstance(space, spaces.MultiDiscrete):
-        return Space("discrete", space.shape, int(space.nvec.max()))
-    if isinstance(space, spaces.Box):
-        if space.dtype == np.uint8 and len(space.shape) == 3:
-            return Space("image", space.shape)
-        if len(space.shape) == 1:
-            kind = "continuous" if action else "vector"
-            return Space(kind, space.shape)
-    raise ValueError(f"space is {space}, allowed: those of GymAdapter")
-
-
-class _Guard(gymnasium.Wrapper):
-    """Makes failures readable elsewhere and keeps infos small.
-
-    An exception may not survive the way to another process, its text does.
-    """
-
-    def __init__(self, env: gymnasium.Env, index: int) -> None:
-        super().__init__(env)
-        self._index = index
-
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, bool]]:
-        with self._explained():
-            obs, _ = self.env.reset(**kwargs)
-        return obs, {"is_terminal": False}
-
-    def step(
-        self, action: Any
-    ) -> tuple[Any, float, bool, bool, dict[str, bool]]:
-        with self._explained():
-            obs, reward, terminated, truncated, info = self.env.step(action)
-        is_terminal = bool(info.get("is_terminal", terminated))
-        info = {"is_terminal": is_terminal}
-        return obs, reward, bool(terminated), bool(truncated), info
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception:
-            text = traceback.format_exc()
-            raise EnvError(
-                f"environment {self._index} failed:\n{text}"
-            ) from None
-
-
-def _make_guarded(
-    make: Callable[[], gymnasium.Env], index: int
-) -> gymnasium.Env:
-    if multiprocessing.parent_process() is not None:
-        # Ctrl-C goes to all processes; the main one ends the others.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return _Guard(make(), index)
-
-
-def _start(
-    makes: list[Callable[[], gymnasium.Env]],
-) -> SyncVectorEnv | AsyncVectorEnv:
-    settings = {"copy": False, "autoreset_mode": AutoresetMode.NEXT_STEP}
-    if len(makes) == 1:
-        return SyncVectorEnv(makes, **settings)
-    # Workers are forked from a small server that has only loaded this
-    # module: forking a process with JAX's threads can lock up.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    try:
-        with _without_main():
-            return AsyncVectorEnv(makes, context="forkserver", **settings)
-    except (EOFError, OSError) as error:
-        # Releases the half-built object, which ends its workers.
-        traceback.clear_frames(error.__traceback__)
-        raise EnvError(
-            "the process of an environment ended while it started; its own "
-            "traceback is above"
-        ) from None
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Hides the running program, which workers would import, JAX and all."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+            blobs = [state[f"env{i}"].tobytes() for i in range(self.num)]
+            is_last, steps = state["is_last"] != 0, int(state["steps"])
+            restarts = int(state["restarts"])
+            belong = np.array_equal(is_last, obs["is_last"])
+            for key, value in like.items():
+                belong &= obs[key].shape == value.shape
+                belong &= obs[key].dtype == value.dtype
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"saved environments lack {error}") from None
+        if not belong or steps < 0 or restarts < 0:
+            raise ValueError("saved environments are not as they were saved")
+        self._is_last, self._steps = is_last, steps
+        self._pool.earlier = restarts - self._pool.restarts
+        return blobs

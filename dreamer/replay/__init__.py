@@ -9,12 +9,20 @@ Read in this order:
   ring.py    arrays that hold the newest steps of every environment
   guard.py   drawn batches stay intact until they are gathered
   replay.py  sampling, gathering batches, writing latents back
-  disk.py    chunk files and checksums, so that a save costs what is new
   memory.py  bytes per step, and whether a buffer fits in RAM
+
+and of what lies on disk:
+
+  background.py  a thread that writes what another copied
+  files.py       arrays in files, whole or absent, with checksums
+  disk.py        chunk files, so that a save costs what is new
+  manifest.py    what a checkpoint says of a replay, checked
 """
 
 from dreamer.replay.disk import collect_garbage
+from dreamer.replay.files import Damaged
 from dreamer.replay.guard import Positions
+from dreamer.replay.manifest import listed
 from dreamer.replay.memory import (
     available_ram,
     bytes_per_step,
@@ -25,6 +33,7 @@ from dreamer.replay.replay import Replay
 from dreamer.replay.ring import Spec
 
 __all__ = [
+    "Damaged",
     "Positions",
     "Replay",
     "Spec",
@@ -32,5 +41,6 @@ __all__ = [
     "bytes_per_step",
     "collect_garbage",
     "fits_in_ram",
+    "listed",
     "required_ram",
 ]

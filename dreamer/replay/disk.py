@@ -1,33 +1,43 @@
-"""Replay on disk: immutable chunk files with checksums.
+"""Replay on disk: immutable chunk files.
 
 The steps of each environment are cut every `CHUNK` steps of its time. A file
-holds one chunk of one environment: its arrays one after the other, in the
-order of their names, each as `np.save` writes it. Files are never changed,
-and every one gets a new name, so each manifest of the past stays loadable
-for as long as its files are kept. What a manifest lists exists in full: a
-file is written under a temporary name, synced, then renamed.
+holds one chunk of one environment, its arrays in the order of their names
+(see files.py). Files are never changed, and every one gets a new name, so
+each manifest of the past stays loadable for as long as its files are kept.
 
 A complete chunk of observations is written once. Latents are rewritten when
-training refreshed them, which is why they live in files of their own.
+training refreshed them, which is why they live in files of their own. Read
+`manifest.py` next.
 """
 
 import dataclasses
-import io
-import os
 import re
 import uuid
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from dreamer.replay.ring import Arrays, Ring
+from dreamer.replay.background import Put, done
+from dreamer.replay.files import (
+    TEMPORARY,
+    Damaged,
+    file_size,
+    read_arrays,
+    write_arrays,
+)
+from dreamer.replay.ring import Arrays, Ring, Spec
 
 CHUNK = 1024
-_TEMPORARY = ".tmp"
-_OURS = re.compile(r"(fields|latents)-\d+-\d+-\d+-[0-9a-f]{32}\.chunk(\.tmp)?")
+KINDS = ("fields", "latents")
+_READERS = 4  # files at a time; more gain nothing
+_NAME = re.compile(
+    rf"({'|'.join(KINDS)})-([0-9]+)-([0-9]+)-([0-9]+)-[0-9a-f]{{32}}\.chunk"
+)
+Key = tuple[int, int]  # environment, number of the chunk in its time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +48,28 @@ class ChunkFile:
     env: int
     start: int
     stop: int
-    bytes: int
     crc32: int
+
+    @property
+    def key(self) -> Key:
+        """Which chunk it holds, or a part of it."""
+        return self.env, self.start // CHUNK
+
+    @classmethod
+    def parse(cls, kind: str, name: str, crc32: Any) -> Self:
+        """Reads a manifest's entry; the name tells the rest.
+
+        Raises:
+          Damaged: It names no file that a replay could have written, or one
+            in another directory.
+        """
+        match = _NAME.fullmatch(name) if len(name) < 120 else None
+        if match is None or match[1] != kind:
+            raise Damaged(f"{name[:120]!r} is not a file of replay {kind}")
+        env, start, stop = (int(number) for number in match.groups()[1:])
+        if not (start < stop and start // CHUNK == (stop - 1) // CHUNK):
+            raise Damaged(f"{name!r} names no steps of one chunk")
+        return cls(name, env, start, stop, crc32)
 
 
 class Chunks:
@@ -53,174 +83,153 @@ class Chunks:
     def __init__(self, kind: str, ring: Ring) -> None:
         self.kind = kind
         self.ring = ring
-        self._files: dict[tuple[int, int], ChunkFile] = {}
-        self._stale: set[tuple[int, int]] = set()
+        # Files of the newest snapshot. One that could not be written is as
+        # good as none, and its chunk part of the next snapshot.
+        self._files: dict[Key, Future[ChunkFile]] = {}
+        self._stale: set[Key] = set()
 
     def touch(self, env: int, start: int, stop: int) -> None:
         """Notes that steps [start, stop), maybe saved before, changed."""
         for chunk in range(start // CHUNK, -(-stop // CHUNK)):
             self._stale.add((env, chunk))
 
-    def save(
-        self, directory: Path, oldest: int, time: int
-    ) -> list[dict[str, Any]]:
-        """Writes what `directory` lacks of steps [oldest, time).
+    def snapshot(
+        self, directory: Path, put: Put, oldest: int, time: int
+    ) -> list[Future[ChunkFile]]:
+        """Hands over what `directory` lacks of steps [oldest, time).
 
         Returns:
-          One JSON-able entry for each file that these steps are in.
+          Every file that these steps are in, once it is written.
         """
         files = {}
         for key, start, stop in self._spans(oldest, time):
-            file = self._files.get(key)
+            kept = self._files.get(key)
             if (
-                file is None
+                kept is None
                 or key in self._stale
-                or not (file.start <= start and stop <= file.stop)
-                or not _present(directory, file)
+                or not self._usable(directory, kept, start, stop)
             ):
-                file = self._write(directory, key[0], start, stop)
-                # Now, lest an error in a later file forget this one.
-                self._files[key] = file
+                kept = self._hand_over(directory, put, key[0], start, stop)
+                self._files[key] = kept
+                # Now: a write-back that comes later makes it stale again.
                 self._stale.discard(key)
-            files[key] = file
+            files[key] = kept
         self._files = files
         self._stale &= files.keys()
-        return [dataclasses.asdict(file) for file in files.values()]
+        return list(files.values())
 
     def load(
         self,
         directory: Path,
-        entries: Iterable[Mapping[str, Any]],
+        files: Iterable[ChunkFile],
         oldest: int,
         time: int,
-    ) -> None:
-        """Fills the ring with steps [oldest, time) from the listed files.
+    ) -> dict[int, Damaged]:
+        """Fills the ring with steps [oldest, time) from these files.
 
-        Raises:
-          ValueError: A file is missing, truncated or damaged.
+        Returns:
+          What could not be read: the end of its steps, and why.
         """
-        files = _by_chunk(entries)
-        for key, start, stop in self._spans(oldest, time):
-            file = files.get(key)
-            if file is None or file.start > start or file.stop < stop:
-                raise ValueError(
-                    f"{directory}: no {self.kind} file is listed for steps"
-                    f" {start} to {stop} of environment {key[0]}"
-                )
-            values = self._read(directory / file.name, file)
-            kept = slice(start - file.start, stop - file.start)
-            kept_values = {name: x[kept] for name, x in values.items()}
-            self.ring.write(file.env, start, kept_values)
+        by_key = {file.key: file for file in files}
+        read = partial(self._read, directory, by_key)
+        damage = {}
+        with ThreadPoolExecutor(_READERS) as readers:
+            spans = list(self._spans(oldest, time))
+            for span, error in zip(
+                spans, readers.map(read, spans), strict=True
+            ):
+                if error is not None:
+                    damage[span[2]] = error
+        return damage
 
-    def adopt(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Lets later saves build on the files that were just loaded."""
-        self._files = _by_chunk(entries)
+    def adopt(self, files: Iterable[ChunkFile]) -> None:
+        """Lets later snapshots build on files that were just loaded."""
+        self._files = {file.key: done(file) for file in files}
 
-    def _spans(
-        self, oldest: int, time: int
-    ) -> Iterable[tuple[tuple[int, int], int, int]]:
+    def _spans(self, oldest: int, time: int) -> Iterator[tuple[Key, int, int]]:
         """Yields ((env, chunk), start, stop) of what is to be on disk."""
         for env in range(self.ring.envs):
             for chunk in range(oldest // CHUNK, -(-time // CHUNK)):
                 start = max(chunk * CHUNK, oldest)
                 stop = min((chunk + 1) * CHUNK, time)
-                yield (env, chunk), start, stop
+                if start < stop:
+                    yield (env, chunk), start, stop
 
-    def _write(
-        self, directory: Path, env: int, start: int, stop: int
-    ) -> ChunkFile:
-        values = self.ring.take(np.int64(env), np.arange(start, stop))
-        buffer = io.BytesIO()
-        for name in sorted(self.ring.arrays):
-            stored = values[name].view(self.ring.arrays[name].dtype)
-            np.save(buffer, stored, allow_pickle=False)
-        content = buffer.getbuffer()
-        name = f"{self.kind}-{env}-{start}-{stop}-{uuid.uuid4().hex}.chunk"
-        _write_file(directory / name, content)
-        crc32 = zlib.crc32(content)
-        return ChunkFile(name, env, start, stop, len(content), crc32)
-
-    def _read(self, path: Path, file: ChunkFile) -> Arrays:
+    def _usable(
+        self, directory: Path, future: Future[ChunkFile], start: int, stop: int
+    ) -> bool:
+        """Whether it was written, holds these steps and is still there."""
+        if future.exception() is not None:
+            return False
+        file = future.result()
+        if not (file.start <= start and stop <= file.stop):
+            return False
+        # No two files ever share a name, so that in another directory, or
+        # after a clean-up, the name is absent or means the same content.
         try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ValueError(
-                f"{path}: cannot read replay chunk ({error.strerror})"
-            ) from error
-        if len(content) != file.bytes:
-            raise ValueError(
-                f"{path}: replay chunk is truncated or damaged, has"
-                f" {len(content)} bytes of {file.bytes}"
+            size = (directory / file.name).stat().st_size
+        except OSError:
+            return False
+        return size == file_size(self._spec(file.start, file.stop))
+
+    def _hand_over(
+        self, directory: Path, put: Put, env: int, start: int, stop: int
+    ) -> Future[ChunkFile]:
+        name = f"{self.kind}-{env}-{start}-{stop}-{uuid.uuid4().hex}.chunk"
+
+        def take() -> Arrays:
+            taken = self.ring.take(np.int64(env), np.arange(start, stop))
+            return {name: taken[name] for name in sorted(taken)}
+
+        def write(values: Arrays) -> ChunkFile:
+            crc32 = write_arrays(directory / name, values)
+            return ChunkFile(name, env, start, stop, crc32)
+
+        return put(file_size(self._spec(start, stop)), take, write)
+
+    def _read(
+        self,
+        directory: Path,
+        files: Mapping[Key, ChunkFile],
+        span: tuple[Key, int, int],
+    ) -> Damaged | None:
+        key, start, stop = span
+        file = files.get(key)
+        if file is None or file.start > start or file.stop < stop:
+            return Damaged(
+                f"{directory}: no {self.kind} file is listed for steps"
+                f" {start} to {stop} of environment {key[0]}"
             )
-        if zlib.crc32(content) != file.crc32:
-            raise ValueError(
-                f"{path}: replay chunk is damaged, its checksum is"
-                f" {zlib.crc32(content):08x} in place of {file.crc32:08x}"
-            )
-        buffer = io.BytesIO(content)
+        try:
+            spec = self._spec(file.start, file.stop)
+            values = read_arrays(directory / file.name, spec, file.crc32)
+        except Damaged as error:
+            return error
+        bits = self.ring.checked(values, (file.stop - file.start,))
+        kept = slice(start - file.start, stop - file.start)
+        self.ring.write(key[0], start, {k: x[kept] for k, x in bits.items()})
+        return None
+
+    def _spec(self, start: int, stop: int) -> Spec:
+        """What a file of these steps holds."""
         return {
-            name: np.load(buffer, allow_pickle=False)
-            for name in sorted(self.ring.arrays)
+            name: ((stop - start, *shape), dtype)
+            for name, (shape, dtype) in sorted(self.ring.spec.items())
         }
 
 
-def collect_garbage(
-    directory: Path, manifests: Iterable[Mapping[str, Any]]
-) -> list[Path]:
-    """Removes chunk files that no manifest lists, and returns their paths.
+def collect_garbage(directory: Path, names: set[str]) -> list[Path]:
+    """Removes chunk files, whole or half, and returns their paths.
 
     Args:
-      directory: Where `Replay.save` wrote. Files of other names than it
-        gives are left alone. No save may be running.
-      manifests: Everything that is to stay loadable.
+      directory: Of the chunk files. Files of other names than those have
+        are left alone. Nothing may be being written.
+      names: Of the files that are to stay.
     """
-    listed = {
-        entry["name"]
-        for manifest in manifests
-        for entries in manifest["files"].values()
-        for entry in entries
-    }
     removed = []
     for path in sorted(directory.iterdir()):
-        if _OURS.fullmatch(path.name) and path.name not in listed:
+        ours = _NAME.fullmatch(path.name.removesuffix(TEMPORARY))
+        if ours and path.name not in names:
             path.unlink()
             removed.append(path)
     return removed
-
-
-def sync_directory(directory: Path) -> None:
-    """Makes the renames in a directory survive a power failure."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _by_chunk(
-    entries: Iterable[Mapping[str, Any]],
-) -> dict[tuple[int, int], ChunkFile]:
-    files = [ChunkFile(**entry) for entry in entries]
-    return {(file.env, file.start // CHUNK): file for file in files}
-
-
-def _present(directory: Path, file: ChunkFile) -> bool:
-    # No two files ever share a name, so that in another directory, or after
-    # a clean-up, the name is either absent or means the same content.
-    try:
-        return (directory / file.name).stat().st_size == file.bytes
-    except OSError:
-        return False
-
-
-def _write_file(path: Path, content: memoryview) -> None:
-    temporary = path.with_name(path.name + _TEMPORARY)
-    try:
-        with open(temporary, "xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # a full disk is not made fuller
-        raise

@@ -10,24 +10,26 @@ Shapes: N environments, K context steps, T trained steps, B windows a batch.
 A window is K + T consecutive steps of one environment and may cross episode
 borders. Read `ring.py` and `guard.py` before, `disk.py` after this file.
 
-Threads: one thread calls `add`, `draw`, `save` and `load`; `gather` and
+Threads: one thread calls `add`, `draw`, `snapshot` and `load`; `gather` and
 `write_back` may run in others. Steps that were drawn are not overwritten
 before their `gather` is over: `add` waits for it.
 """
 
+import copy
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dreamer.replay import memory
-from dreamer.replay.disk import Chunks, sync_directory
+from dreamer.replay.background import Put
+from dreamer.replay.disk import KINDS, Chunks
+from dreamer.replay.files import Damaged, sync_directory
 from dreamer.replay.guard import Guard, Positions
-from dreamer.replay.ring import Arrays, Ring, Spec
-
-FORMAT = 1
+from dreamer.replay.manifest import Manifest, check_identity, identity
+from dreamer.replay.ring import Arrays, Ring, Spec, check_specs
 
 
 class Replay:
@@ -70,8 +72,11 @@ class Replay:
         self._capacity = capacity // envs
         self._fields = Ring(fields, envs, self._capacity)
         self._latents = Ring(latents, envs, self._capacity)
-        self._field_chunks = Chunks("fields", self._fields)
-        self._latent_chunks = Chunks("latents", self._latents)
+        rings = (self._fields, self._latents)
+        self._chunks = {
+            kind: Chunks(kind, ring)
+            for kind, ring in zip(KINDS, rings, strict=True)
+        }
         self._time = 0  # of the next step to add
         self._first = 0  # of the first step ever held
         self._queue: deque[tuple[int, int]] = deque()  # (env, start)
@@ -118,8 +123,9 @@ class Replay:
             self._time += 1
             while self._queue and self._queue[0][1] < self._oldest:
                 self._queue.popleft()
-            if self.online and self._time % self._window == 0:
-                start = self._time - self._window
+            start = self._time - self._window
+            complete = self._time % self._window == 0
+            if self.online and complete and start >= self._oldest:
                 self._queue.extend((env, start) for env in range(self.envs))
 
     def batch_spec(self, batch_size: int) -> Spec:
@@ -222,64 +228,93 @@ class Replay:
                     continue
                 fresh = {k: v[row, kept - first :] for k, v in values.items()}
                 self._latents.write(int(env), kept, fresh)
-                self._latent_chunks.touch(int(env), kept, stop)
+                self._chunks["latents"].touch(int(env), kept, stop)
 
-    def save(self, directory: Path) -> dict[str, Any]:
-        """Writes what changed since the last save into `directory`.
+    def snapshot(
+        self, directory: Path, put: Put
+    ) -> Callable[[], dict[str, Any]]:
+        """Copies what changed since the last snapshot.
+
+        The replay may go on at once. What could not be written is part of
+        the next snapshot again.
+
+        Args:
+          directory: Exists; gets the files.
+          put: Takes one part after the other and writes it, maybe later.
 
         Returns:
-          The manifest, JSON-able: everything that `load` needs to continue
-          exactly, with the names and checksums of the files under "files".
-          Draws that are not gathered yet are not part of it.
-
-        Raises:
-          OSError: The disk is full or the directory cannot be written.
+          A function that gives the manifest, JSON-able: everything that
+          `load` needs to continue exactly from here. It waits for the files
+          and raises what writing them raised (OSError). Draws that are not
+          gathered yet are not part of it.
         """
-        directory = Path(directory)
         with self._guard.lock:
-            directory.mkdir(parents=True, exist_ok=True)
             span = (self._oldest, self._time)
+            queue, rng = list(self._queue), copy.deepcopy(self._rng)
             files = {
-                chunks.kind: chunks.save(directory, *span)
-                for chunks in (self._field_chunks, self._latent_chunks)
+                kind: chunks.snapshot(directory, put, *span)
+                for kind, chunks in self._chunks.items()
+            }
+
+        def manifest() -> dict[str, Any]:
+            written = {
+                kind: [future.result() for future in futures]
+                for kind, futures in files.items()
             }
             sync_directory(directory)
-            return {
-                **self._identity(),
-                "oldest": self._oldest,
-                "time": self._time,
-                "queue": [list(entry) for entry in self._queue],
-                "rng": self._rng.bit_generator.state,
-                "files": files,
-            }
+            saved = Manifest(*span, queue, rng, written)
+            return self._identity() | saved.to_json()
 
-    def load(self, directory: Path, manifest: Mapping[str, Any]) -> None:
+        return manifest
+
+    def load(
+        self,
+        directory: Path,
+        manifest: Mapping[str, Any],
+        salvage: bool = False,
+    ) -> int:
         """Continues exactly where the replay that was saved stood.
 
         The capacity may differ as long as the saved steps fit.
 
+        Args:
+          directory: Of the files.
+          manifest: Of that replay; any JSON is safe.
+          salvage: Where files are damaged, goes on with the steps after
+            them, and without what is older, of all environments.
+
+        Returns:
+          How many steps are lost.
+
         Raises:
-          ValueError: This replay is not empty, is of another make than the
-            saved one, or a file is missing or damaged.
+          ValueError: This replay is not empty, or the saved one of another
+            make.
+          Damaged: A file or the manifest is. The replay is still empty.
         """
         if self._time:
             raise ValueError("replay must be empty to load into it")
-        self._check_identity(manifest)
-        oldest, time = manifest["oldest"], manifest["time"]
-        if time - oldest > self._capacity:
+        check_identity(manifest, self._identity())
+        saved = Manifest.parse(manifest, self.envs, self._window)
+        steps = (saved.time - saved.oldest) * self.envs
+        if steps > self.capacity:
             raise ValueError(
-                f"replay capacity {self._capacity * self.envs} is less than"
-                f" the {(time - oldest) * self.envs} steps saved"
+                f"replay capacity {self.capacity} is less than the {steps}"
+                " steps saved"
             )
         with self._guard.lock:
-            for chunks in (self._field_chunks, self._latent_chunks):
-                entries = manifest["files"][chunks.kind]
-                chunks.load(Path(directory), entries, oldest, time)
-            for chunks in (self._field_chunks, self._latent_chunks):
-                chunks.adopt(manifest["files"][chunks.kind])
-            self._first, self._time = oldest, time
-            self._queue = deque((e, start) for e, start in manifest["queue"])
-            self._rng.bit_generator.state = manifest["rng"]
+            damage: dict[int, Damaged] = {}
+            for kind, chunks in self._chunks.items():
+                span = (saved.oldest, saved.time)
+                damage |= chunks.load(directory, saved.files[kind], *span)
+            if damage and not salvage:
+                raise damage[max(damage)]
+            first = max(damage, default=saved.oldest)
+            for kind, chunks in self._chunks.items():
+                chunks.adopt(saved.files[kind])
+            self._first, self._time = first, saved.time
+            self._queue = deque(x for x in saved.queue if x[1] >= first)
+            self._rng = saved.rng
+        return (first - saved.oldest) * self.envs
 
     @property
     def _oldest(self) -> int:
@@ -293,27 +328,9 @@ class Replay:
 
     def _identity(self) -> dict[str, Any]:
         """What a saved replay must have in common with one that loads it."""
-        identity: dict[str, Any] = {"format": FORMAT}
-        for key in ("envs", "context", "length", "online"):
-            identity[key] = getattr(self, key)
-        for ring, kind in ((self._fields, "field"), (self._latents, "latent")):
-            for name, (shape, dtype) in sorted(ring.spec.items()):
-                identity[f"{kind} {name}"] = f"{dtype.name}{list(shape)}"
-        return identity
-
-    def _check_identity(self, manifest: Mapping[str, Any]) -> None:
-        identity = self._identity()
-        saved = {
-            key: value
-            for key, value in manifest.items()
-            if key in identity or key.startswith(("field ", "latent "))
-        }
-        for key in sorted(saved.keys() | identity.keys()):
-            old, new = saved.get(key, "none"), identity.get(key, "none")
-            if old != new:
-                raise ValueError(
-                    f"replay {key} is {old} in the checkpoint, {new} here"
-                )
+        keys = ("envs", "context", "length", "online")
+        arguments = {key: getattr(self, key) for key in keys}
+        return identity(arguments, self._fields.spec, self._latents.spec)
 
     def _check_arguments(
         self, fields: Spec, latents: Spec, capacity: int
@@ -330,10 +347,4 @@ class Replay:
                 f"replay capacity={capacity} must be >= {needed}, one window"
                 f" for each of {self.envs} environments"
             )
-        for name in ("is_first", "is_last"):
-            shape, dtype = fields.get(name, (None, None))
-            if shape != () or np.dtype(dtype) != np.bool_:
-                raise ValueError(f"replay field {name} must be a scalar bool")
-        both = sorted(fields.keys() & latents.keys())
-        if both:
-            raise ValueError(f"replay field {both[0]} is also a latent")
+        check_specs(fields, latents)

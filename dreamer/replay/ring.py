@@ -36,6 +36,21 @@ def stored_dtype(name: str, dtype: np.dtype) -> np.dtype:
     return dtype
 
 
+def check_specs(fields: Spec, latents: Spec) -> None:
+    """Whether a replay can hold these.
+
+    Raises:
+      ValueError: A flag is missing, or a name is in both.
+    """
+    for name in ("is_first", "is_last"):
+        shape, dtype = fields.get(name, (None, None))
+        if shape != () or np.dtype(dtype) != np.bool_:
+            raise ValueError(f"replay field {name} must be a scalar bool")
+    both = sorted(fields.keys() & latents.keys())
+    if both:
+        raise ValueError(f"replay field {both[0]} is also a latent")
+
+
 class Ring:
     """The newest `capacity` steps of every one of `envs` environments.
 

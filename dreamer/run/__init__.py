@@ -1,9 +1,19 @@
 """What ties environments, replay and agent into a training run.
 
   state.py       class Run: builds the parts, saves and restores them
+  parts.py       the replay of a run, and what a checkpoint must hold
   driver.py      acts in the environments, fills the replay
   learner.py     gradient updates on replayed batches, prepared in advance
-  checkpoint.py  the files of a checkpoint
+  nonfinite.py   updates that were not applied
+  checkpoint.py  saves and restores a run, in the background
+  archive.py     the directory of one checkpoint, readable by NumPy
+  logdir.py      the folder of a run: looked at, locked, begun
+  lock.py        one run at a time in a logdir
+  record.py      what each start ran, with what, on what
+  append.py      files that grow by whole records, whatever the disk does
+  patience.py    bears with a disk that is full, for a while
+  faults.py      out of memory, in one line
+  threads.py     work beside the run
   device.py      picks device and precision
   plan.py        says what the run will do, need and take
   logger.py      metrics on disk

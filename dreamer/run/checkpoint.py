@@ -1,28 +1,37 @@
-"""Saves and restores a run: train state, replay, counters.
+"""Saves and restores a run: train state, other arrays, replay, counters.
 
-`<logdir>/ckpt/<policy steps>/` holds what Orbax writes: the train state, the
-batch that was prepared but not trained on, and a JSON file with the counters
-and the replay's manifest.  Orbax renames a checkpoint into place when it is
-whole, so a killed run leaves the one before.  The replay's steps lie in
-`<logdir>/replay/`, in files that never change once written; the manifest
-names those that belong to a checkpoint, so saving costs what is new.
-Next: ../replay/disk.py for those files.
+`<logdir>/ckpt/<policy steps>/` is a checkpoint (see archive.py), and
+`<logdir>/replay/` holds the replay's steps (see ../replay/disk.py).  The
+directory of a checkpoint gets its name when all is written and synced, so a
+killed run leaves the one before.  Files of the replay never change and may
+belong to several checkpoints, so that saving costs what is new.  Next:
+archive.py.
 """
 
-import logging
+import contextlib
+import copy
+import os
+import re
 import shutil
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-import orbax.checkpoint as ocp
 
 from dreamer.agent.agent import TrainState
-from dreamer.replay import Replay, collect_garbage
+from dreamer.replay import Damaged, Replay, collect_garbage, files, listed
+from dreamer.replay.background import Background
+from dreamer.run import archive
+from dreamer.run.archive import Arrays
 
-FORMAT = 1  # of the counters; the replay's manifest has its own
 KEEP = 2  # newest checkpoints
+REPLACED = ".replaced"  # counts until one of the same step has its name
+_NAME = re.compile(rf"(0|[1-9][0-9]{{0,17}})(\{REPLACED}|\.tmp|\.old\.tmp)?")
+QUEUE_BYTES = 4 * 2**30  # copied and not yet written, at most
 
 
 class Checkpoints:
@@ -30,147 +39,251 @@ class Checkpoints:
 
     Args:
       logdir: of the run; need not exist.
+
+    Attributes:
+      saved: policy steps of the newest checkpoint known to be complete.
+      error: why the newest attempt to save failed, if it did.
+      paused: seconds for which `save` has held up its callers so far.
+      reports: a line for each checkpoint that `restore` found damaged.
+
+    Raises:
+      ValueError: the directory of checkpoints cannot be read.
     """
 
     def __init__(self, logdir: Path) -> None:
-        logging.getLogger("absl").setLevel(logging.WARNING)
         self._directory = logdir / "ckpt"
         self._replay_directory = logdir / "replay"
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, create=False)
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
-        self._saved = False
+        self._background = Background(QUEUE_BYTES)
+        self._writing: Future[None] | None = None
+        self._superseded: set[int] = set()  # damaged ones, newer than ours
+        self._tidy = False  # whether no attempt left anything behind
+        self.error: OSError | None = None
+        self.paused = 0.0
+        self.reports: list[str] = []
+        self.saved = self.latest
 
     @property
     def latest(self) -> int | None:
-        """Policy steps of the newest complete checkpoint, if there is one."""
-        return self._manager.latest_step()
+        """Policy steps of the newest checkpoint, if there is one."""
+        try:
+            return max(self._steps(), default=None)
+        except OSError as error:
+            raise ValueError(
+                f"{self._directory}: cannot read it ({error.strerror})"
+            ) from error
 
     def save(
         self,
         policy_steps: int,
         state: TrainState,
         replay: Replay,
-        pending: dict[str, Any] | None,
+        arrays: Arrays,
         counters: dict[str, Any],
     ) -> None:
-        """Copies everything off the device and writes it in the background.
+        """Copies everything to the host; a thread writes it meanwhile.
+
+        All arguments may change or be donated as soon as this returns.  It
+        waits for the save before, and for the disk where more than
+        `QUEUE_BYTES` are new.  If a file cannot be written, that becomes
+        `error`, checkpoints that are complete stay so, what was written of
+        this one is removed, and the next call tries again.
 
         Args:
           policy_steps: names the checkpoint.
-          state: may be donated as soon as this returns.
-          replay: what is new in it is written before this returns.
-          pending: the learner's prepared batch.
+          state: on the device.
+          replay: its new and changed chunks are written.
+          arrays: any others, by owner and name.
           counters: JSON-able state of everything else.
 
         Raises:
-          OSError: the disk is full or not writable.
+          Exception: whatever else than an OSError ended the save before.
         """
-        self._manager.wait_until_finished()
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._collect_garbage()
-        self._saved = True
-        meta = {
-            "format": FORMAT,
-            "counters": counters,
-            "replay": replay.save(self._replay_directory),
-            "pending": pending is not None,
-        }
-        items = {
-            "state": ocp.args.StandardSave(state),
-            "meta": ocp.args.JsonSave(meta),
-        }
-        if pending is not None:
-            items["pending"] = ocp.args.StandardSave(pending)
-        args = ocp.args.Composite(**items)
-        self._manager.save(policy_steps, args=args, force=True)
+        began = time.monotonic()
+        try:
+            self.wait()
+            self._hand_over(policy_steps, state, replay, arrays, counters)
+        finally:
+            self.paused += time.monotonic() - began
+
+    def wait(self) -> None:
+        """Waits until nothing is being written.  Raises what `save` does."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def restore(
         self, like: TrainState, replay: Replay
-    ) -> tuple[TrainState, dict[str, Any] | None, dict[str, Any]]:
-        """Reads the newest checkpoint.
+    ) -> tuple[TrainState, Arrays, dict[str, Any]]:
+        """Reads the newest checkpoint that is whole.
+
+        Where none is, because a file of the replay that all share is
+        damaged, the newest is used without that file's steps and all that
+        are older.  `reports` tells what was damaged and what was used.
 
         Args:
           like: a state of the right shapes; its values are not used.
           replay: empty; filled here.
 
         Returns:
-          The train state, the prepared batch (NumPy) and the counters, as
-          saved.
+          The train state, the other arrays and the counters, as saved.
 
         Raises:
-          ValueError: there is none, it was written by another version of
-            this format or by an agent of other sizes, or it is damaged.
+          ValueError: one line.  There is none or none is usable; or one was
+            written by another version of this format, by an agent of other
+            sizes or with another replay, which none of the others replaces.
         """
-        step = self.latest
-        if step is None:
-            raise ValueError(f"{self._directory}: there is no checkpoint")
-        path = self._directory / str(step)
-        try:
-            meta = self._meta(step)
-            version = meta["format"]
-        except Exception as error:
-            raise _damaged(path, error) from error
-        if version != FORMAT:
-            raise ValueError(
-                f"{path}: this checkpoint has format {version}, and this"
-                f" version reads format {FORMAT}"
-            )
-        replay.load(self._replay_directory, meta["replay"])
-        # To the host: arrays that Orbax puts on a device are bound to it,
-        # and the update would be compiled anew for them.
-        host = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
-        items = {"state": ocp.args.StandardRestore(host)}
-        if meta["pending"]:
-            items["pending"] = ocp.args.StandardRestore()
-        args = ocp.args.Composite(**items)
-        try:
-            restored = self._manager.restore(step, args=args)
-            jax.tree.map(_check_shape, restored.state, host)
-        except Exception as error:
-            raise _damaged(path, error) from error
-        state = jax.device_put(restored.state)
-        return state, restored.get("pending"), meta["counters"]
+        faults: dict[int, str] = {}
+        steps = sorted(self._steps(), reverse=True)
+        for salvage in (False, True):
+            for step in steps:
+                try:
+                    *restored, lost = self._read(step, like, replay, salvage)
+                except Damaged as error:
+                    faults.setdefault(step, str(error))
+                    continue
+                self._superseded = {x for x in steps if x > step}
+                self.saved = step
+                self.reports = [
+                    f"checkpoint {x} is damaged ({fault}); checkpoint {step}"
+                    " is used instead"
+                    if x != step
+                    else f"checkpoint {step} is damaged ({fault}); it is used"
+                    f" without the oldest {lost} steps of its replay"
+                    for x, fault in faults.items()
+                ]
+                return tuple(restored)
+        damage = "; ".join(f"{x} ({fault})" for x, fault in faults.items())
+        raise ValueError(
+            f"{self._directory}: no checkpoint is whole: {damage}"
+            if damage
+            else f"{self._directory}: there is no checkpoint"
+        )
 
     def close(self) -> None:
-        """Waits for what is being written; removes what it replaces."""
+        """Waits for what is being written.  Raises what `save` does."""
         try:
-            self._manager.wait_until_finished()
-            if self._saved:
-                self._collect_garbage()
-                self._saved = False
+            self.wait()
         finally:
-            self._manager.close()
+            self._background.close()
 
-    def _meta(self, step: int) -> dict[str, Any]:
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args).meta
+    def _hand_over(
+        self,
+        policy_steps: int,
+        state: TrainState,
+        replay: Replay,
+        arrays: Arrays,
+        counters: dict[str, Any],
+    ) -> None:
+        groups = {"state": archive.leaves(state), **arrays}
+        specs = {owner: files.spec_of(x) for owner, x in groups.items()}
+        folder = self._directory / f"{policy_steps}.tmp"
+        put = self._background.put
+        self._background.begin()
+        # The replay looks which files there are, so wait for the tidying.
+        wait([put(0, dict, lambda _: self._prepare(folder))])
+        written = {
+            owner: put(
+                files.file_size(specs[owner]),
+                partial(archive.copies, group),
+                partial(files.write_arrays, archive.file_of(folder, owner)),
+            )
+            for owner, group in groups.items()
+        }
+        manifest = replay.snapshot(self._replay_directory, put)
+        counters = copy.deepcopy(counters)
 
-    def _collect_garbage(self) -> None:
-        """Deletes replay files of checkpoints that are gone.
+        def meta() -> dict[str, Any]:
+            return {
+                "counters": counters,
+                "replay": manifest(),
+                "files": {
+                    owner: archive.entry(spec, written[owner].result())
+                    for owner, spec in specs.items()
+                },
+            }
 
-        Also what a killed run left of a checkpoint that it was writing.
-        Call it while none is being written.
-        """
-        for path in self._directory.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
-            shutil.rmtree(path)
-        if not self._replay_directory.exists():
-            return
-        steps = self._manager.all_steps()
+        finish = partial(self._finish, policy_steps, folder, meta)
+        self._writing = self._background.last(finish)
+
+    # What follows until `_sweep` runs in the background.
+
+    def _prepare(self, folder: Path) -> None:
+        """Makes room."""
+        for directory in (self._directory, self._replay_directory):
+            files.make_directory(directory)
+        if not self._tidy:
+            self._sweep()
+        self._tidy = False
+        folder.mkdir()
+
+    def _finish(
+        self, policy_steps: int, folder: Path, meta: Callable[[], Any]
+    ) -> None:
+        """Makes a checkpoint of what was written, or nothing."""
         try:
-            manifests = [self._meta(step)["replay"] for step in steps]
-        except Exception:
-            return  # nobody knows what a damaged one refers to: keep all
-        collect_garbage(self._replay_directory, manifests)
+            archive.write_meta(folder, meta())
+            files.sync_directory(folder)
+            target = self._directory / str(policy_steps)
+            if target.exists():
+                target.rename(target.with_suffix(REPLACED))
+            folder.rename(target)
+            files.sync_directory(self._directory)
+            self.saved = policy_steps
+            self._retire(self._superseded & self._steps() - {policy_steps})
+            self._superseded = set()
+            self._retire(sorted(self._steps())[:-KEEP])
+            self._sweep()
+            self.error = None
+        except OSError as error:
+            self.error = error.with_traceback(None)
+            with contextlib.suppress(OSError):
+                self._sweep()
 
+    def _retire(self, steps: Iterable[int]) -> None:
+        """Takes checkpoints out of the list, whole; a sweep deletes them."""
+        for step in steps:
+            self._folder(step).rename(self._directory / f"{step}.old.tmp")
 
-def _check_shape(restored: np.ndarray, like: np.ndarray) -> None:
-    if restored.shape != like.shape:
-        raise ValueError(f"shape {restored.shape}, here {like.shape}")
+    def _sweep(self) -> None:
+        """Deletes what belongs to no checkpoint.  Nothing is being written."""
+        for path in self._directory.iterdir():
+            match = _NAME.fullmatch(path.name)
+            if match is None or match[2] is None:
+                continue
+            if match[2] == REPLACED and not path.with_suffix("").exists():
+                continue  # killed in between: it still counts
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+        # Nobody knows what a damaged one refers to: then keep all.
+        with contextlib.suppress(ValueError):
+            metas = [archive.read_meta(self._folder(x)) for x in self._steps()]
+            names = [listed(meta["replay"]) for meta in metas]
+            collect_garbage(self._replay_directory, set().union(*names))
+        self._tidy = True
 
+    def _steps(self) -> set[int]:
+        try:
+            names = os.listdir(self._directory)
+        except FileNotFoundError:
+            return set()
+        found = [match for match in map(_NAME.fullmatch, names) if match]
+        return {int(x[1]) for x in found if x[2] in (None, REPLACED)}
 
-def _damaged(path: Path, error: Exception) -> ValueError:
-    """Orbax raises whatever its parts raise, on many lines or none."""
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
-    return ValueError(
-        f"{path}: this checkpoint is damaged or not of this agent ({reason})"
-    )
+    def _folder(self, step: int) -> Path:
+        path = self._directory / str(step)
+        return path if path.exists() else path.with_suffix(REPLACED)
+
+    def _read(
+        self, step: int, like: TrainState, replay: Replay, salvage: bool
+    ) -> tuple[TrainState, Arrays, dict[str, Any], int]:
+        """One checkpoint, and how many steps of its replay are lost.
+
+        Raises:
+          Damaged: the replay is still empty.
+          ValueError: none of the others is to be used either.
+        """
+        path = self._folder(step)
+        meta = archive.read_meta(path)
+        state, arrays = archive.read_arrays(path, meta, like)
+        lost = replay.load(self._replay_directory, meta["replay"], salvage)
+        return jax.device_put(state), arrays, meta["counters"], lost

@@ -9,6 +9,12 @@ import numpy as np
 from dreamer.config import JaxConfig
 
 CACHE = "~/.cache/dreamer/jax"  # compiled programs, safe to delete
+# XLA then uses only kernels that give the same bits every time, and does not
+# pick them by timing them.
+DETERMINISTIC = (
+    "--xla_gpu_exclude_nondeterministic_ops=true",
+    "--xla_gpu_autotune_level=0",
+)
 
 
 def select_device(config: JaxConfig) -> np.dtype:
@@ -29,6 +35,11 @@ def select_device(config: JaxConfig) -> np.dtype:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = Path(CACHE).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))
+    if config.deterministic:  # XLA reads its flags when it starts
+        flags = os.environ.get("XLA_FLAGS", "").split()
+        given = {flag.partition("=")[0] for flag in flags}
+        flags += [x for x in DETERMINISTIC if x.partition("=")[0] not in given]
+        os.environ["XLA_FLAGS"] = " ".join(flags)
     try:
         backend = jax.default_backend()
     except (RuntimeError, AssertionError) as error:

@@ -15,6 +15,7 @@ import numpy as np
 from dreamer.agent.agent import Agent, Params
 from dreamer.envs.vector import Envs
 from dreamer.replay import Replay, Spec
+from dreamer.spaces import Space
 
 
 class Episode(NamedTuple):
@@ -27,12 +28,11 @@ class Episode(NamedTuple):
     length: int
 
 
-def replay_fields(envs: Envs) -> Spec:
+def replay_fields(obs_spaces: dict[str, Space], action: Space) -> Spec:
     """Shape and dtype of everything stored with a step but its latents."""
-    action = envs.action_space
     flags = ("is_first", "is_last", "is_terminal")
     return {
-        **{k: (s.shape, s.dtype) for k, s in envs.obs_spaces.items()},
+        **{k: (s.shape, s.dtype) for k, s in obs_spaces.items()},
         "reward": ((), np.dtype(np.float32)),
         **{flag: ((), np.dtype(np.bool_)) for flag in flags},
         "action": (action.shape, action.dtype),
@@ -43,11 +43,13 @@ class Driver:
     """Steps N environments with one policy.
 
     Args:
-      envs: stepped in lockstep; reset here.
+      envs: stepped in lockstep; `start` or `restore` puts them in place.
       agent: for its policy.
       replay: receives every step.
       key: PRNG key of all acting.
-      policy_steps: done before, by the run that this one continues.
+
+    Attributes:
+      policy_steps: actions taken so far, over all environments.
     """
 
     def __init__(
@@ -56,17 +58,64 @@ class Driver:
         agent: Agent,
         replay: Replay,
         key: jax.Array,
-        policy_steps: int = 0,
     ) -> None:
         self.envs = envs
         self.agent = agent
         self.replay = replay
         self.key = key
-        self.policy_steps = policy_steps
+        self.policy_steps = 0
         self._carry = agent.initial_carry(envs.num)
-        self._obs = envs.reset()
+        self._obs: dict[str, np.ndarray] = {}
         self._score = np.zeros(envs.num)
         self._length = np.zeros(envs.num, np.int64)
+
+    def start(self) -> None:
+        """Begins with a new episode in every environment.
+
+        Raises:
+          EnvError: an environment failed.
+        """
+        self._obs = self.envs.reset()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What `restore` needs, but for the environments' own state."""
+        obs = {f"obs/{k}": x for k, x in self._obs.items()}
+        carry = self._carry._asdict()
+        carry = {f"carry/{k}": np.asarray(x) for k, x in carry.items()}
+        counts = {"score": self._score, "length": self._length}
+        return {**obs, **carry, **counts}
+
+    def restore(
+        self,
+        policy_steps: int,
+        arrays: dict[str, np.ndarray],
+        envs: dict[str, np.ndarray],
+    ) -> list[int]:
+        """Goes on where another driver stood when its state was taken.
+
+        Args:
+          policy_steps: that it had taken.
+          arrays: of `arrays`.
+          envs: of `Envs.state` at the same time.
+
+        Returns:
+          Environments that could not be put back and began a new episode.
+
+        Raises:
+          ValueError: the states are of other environments.
+          EnvError: an environment failed.
+        """
+        self.policy_steps = policy_steps
+        self._score, self._length = arrays["score"], arrays["length"]
+        carry = {k: arrays[f"carry/{k}"] for k in self._carry._fields}
+        self._carry = type(self._carry)(**carry)
+        obs = {
+            k.removeprefix("obs/"): x
+            for k, x in arrays.items()
+            if k.startswith("obs/")
+        }
+        self._obs, abandoned = self.envs.restore(envs, obs)
+        return abandoned
 
     def step(self, params: Params) -> list[Episode]:
         """One policy step in every environment.
@@ -82,7 +131,7 @@ class Driver:
         """
         obs = self._obs
         inputs = {k: obs[k] for k in (*self.agent.obs_spaces, "is_first")}
-        index = np.uint32(self.policy_steps // self.envs.num)
+        index = np.uint32(self.policy_steps // self.envs.num % 2**32)
         self._carry, action = self.agent.policy(
             params, self._carry, inputs, self.key, index
         )

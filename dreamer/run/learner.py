@@ -4,13 +4,15 @@ While the device computes update n, a thread gathers batch n + 1 and copies
 it over, and the latents of update n - 1 travel back into the replay.  Nothing
 here waits for the update that was just dispatched.  The order of draws and
 write-backs is fixed by the order of calls, never by which thread is faster,
-so that one seed gives one run.  Next: agent/agent.py, what an update computes.
+so that one seed gives one run, interrupted or not.  Next: agent/agent.py,
+what an update computes; nonfinite.py, when it was not applied.
 """
 
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +20,29 @@ import numpy as np
 
 from dreamer.agent.agent import Agent, Batch, Metrics, TrainState
 from dreamer.replay import Positions, Replay
+from dreamer.run import threads
+from dreamer.run.nonfinite import NonFinite
+
+
+class Made(NamedTuple):
+    """An update that was dispatched; whether it was applied is not known.
+
+    `nonfinite: () float32`, 1 if it was not.
+    """
+
+    number: int
+    positions: Positions
+    batch: Batch
+    latents: Batch
+    nonfinite: jax.Array
 
 
 class Learner:
     """Owns the train state and feeds it from the replay.
+
+    An update that is not applied, because its numbers are not finite, counts
+    as an update; its latents do not go back into the replay, its batch is
+    saved (nonfinite.py), and too many of them in a row end the run.
 
     Args:
       agent: for its update.
@@ -29,6 +50,8 @@ class Learner:
       replay: batches come from here, latents go back.
       batch_size: B.
       key: PRNG key of all updates.
+      logdir: for batches of updates that were not applied.
+      nonfinite_limit: such updates in a row that end the run.
 
     Attributes:
       updates: gradient updates so far.
@@ -42,6 +65,8 @@ class Learner:
         replay: Replay,
         batch_size: int,
         key: jax.Array,
+        logdir: Path,
+        nonfinite_limit: int,
     ) -> None:
         self.agent = agent
         self.state = state
@@ -50,14 +75,18 @@ class Learner:
         self.key = key
         self.updates = int(state.updates)
         self.waited = 0.0
-        self._thread = ThreadPoolExecutor(1, "batches")
+        self._nonfinite = NonFinite(logdir, nonfinite_limit)
         self._next: tuple[Positions, Future[Batch]] | None = None
-        self._fresh: tuple[Positions, Batch] | None = None
+        self._fresh: Made | None = None
         self._sums: Metrics | None = None
         self._summed = 0
-        self._add = jax.jit(_add_trees, donate_argnums=0)
-        self._update: Future[Callable] = Future()
-        self._update.set_result(agent.update)
+        self._add = jax.jit(_add_finite, donate_argnums=0)
+        self._program: Future[Callable] = _done(agent.update)
+
+    @property
+    def reports(self) -> list[str]:
+        """A line for each update that was not applied; the caller clears."""
+        return self._nonfinite.reports
 
     def compile(self) -> None:
         """Compiles the update while the caller goes on with other things."""
@@ -71,90 +100,172 @@ class Learner:
         def compiled() -> Callable:
             return self.agent.update.lower(state, batch, self.key).compile()
 
-        self._update = self._thread.submit(compiled)
+        self._program = threads.start("compile", compiled)
+
+    def ready(self, timeout: float) -> bool:
+        """Whether `update` need not wait for a compiler.
+
+        Waits for it, at most `timeout` seconds.  True as well if compiling
+        has failed, which `update` tells.
+        """
+        return not wait([self._program], timeout).not_done
 
     def update(self) -> None:
-        """Dispatches one update and prepares the next batch."""
+        """Dispatches one update and prepares the next batch.
+
+        Raises:
+          Diverged: too many updates in a row, up to the one before this, were
+            not applied.
+          Exception: whatever went wrong in compiling or gathering, such as
+            memory that is not there.
+        """
+        program = self._program.result()
         if self._next is None:
             self._prepare()
         positions, prepared = self._next
         before = time.perf_counter()
         batch = prepared.result()
         self.waited += time.perf_counter() - before
-        self.state, latents, metrics = self._update.result()(
-            self.state, batch, self.key
-        )
+        self.state, latents, metrics = program(self.state, batch, self.key)
         self.updates += 1
         self._remember(metrics)
         self._write_back()
-        for latent in latents.values():
-            latent.copy_to_host_async()
-        self._fresh = (positions, latents)
+        nonfinite = metrics["opt/nonfinite"]
+        for result in (nonfinite, *latents.values()):
+            result.copy_to_host_async()
+        made = Made(self.updates, positions, batch, latents, nonfinite)
+        self._fresh = made
         self._prepare()
+        # Here alone, where it does not matter whether `arrays` came between.
+        self._nonfinite.check(self.updates - 1)
 
     def metrics(self) -> dict[str, float]:
         """Mean of every metric over the updates since the last call.
 
-        Waits for the device.  Empty if there was no update.
+        Updates that were not applied are left out; `opt/nonfinite` is their
+        number.  Waits for the device.  Empty if there was no update.
         """
         if not self._summed:
             return {}
-        sums = jax.device_get(self._sums)
-        means = {k: float(v) / self._summed for k, v in sums.items()}
-        means["opt/updates"] = self.updates  # a count, not a mean
+        sums = {k: float(v) for k, v in jax.device_get(self._sums).items()}
+        nonfinite = sums["opt/nonfinite"]
+        applied = self._summed - nonfinite
+        means = {k: v / applied for k, v in sums.items()} if applied else {}
+        means["opt/updates"] = self.updates  # counts, not means
+        means["opt/nonfinite"] = nonfinite
         self._sums, self._summed = None, 0
         return means
 
-    def pending(self) -> dict[str, Any] | None:
-        """What a checkpoint needs of the batch that is drawn, not used.
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What `restore` needs beside the train state and the replay.
+
+        The batch that is drawn and not used yet, where it came from, the
+        number of updates in a row that were not applied, and the sums that
+        `metrics` would turn into means.
 
         Also brings the replay's latents up to date, so call it before the
         replay is saved.  After a batch has been gathered nothing reads
         latents until they would have been written anyway, so doing it now
         changes nothing for the run.
         """
-        if self._next is None:
-            return None
-        positions, batch = self._next
-        host = jax.tree.map(np.asarray, batch.result())
-        self._write_back()
-        return {"batch": host, "env": positions.env, "start": positions.start}
+        arrays = {}
+        if self._next is not None:
+            positions, prepared = self._next
+            arrays = _flat(prepared.result(), positions)
+            self._write_back()
+        arrays["nonfinite"] = np.asarray(self._nonfinite.in_row)
+        if self._sums is not None:
+            arrays["summed"] = np.asarray(self._summed)
+            # Copies, because the next update takes the memory of the sums.
+            arrays |= {f"sums/{k}": np.array(v) for k, v in self._sums.items()}
+        return {k: np.asarray(v) for k, v in arrays.items()}
 
-    def restore_pending(self, saved: dict[str, Any]) -> None:
-        """The batch that an interrupted run had prepared."""
-        batch: Future[Batch] = Future()
-        batch.set_result(jax.device_put(saved["batch"]))
-        positions = Positions(saved["env"], saved["start"])
-        self._next = (positions, batch)
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Goes on where another learner stood when `arrays` was called.
+
+        Args:
+          arrays: of that learner, with the state and replay of that time
+            given to this one; nothing if there is nothing to restore.
+
+        Raises:
+          ValueError: the batch is not of the shape that this run needs.
+        """
+        self._nonfinite.in_row = int(arrays.get("nonfinite", 0))
+        if "summed" in arrays:
+            self._summed = int(arrays["summed"])
+            self._sums = jax.device_put(_under("sums/", arrays))
+        batch = _under("batch/", arrays)
+        if not batch:
+            return
+        spec = self.replay.batch_spec(self.batch_size)
+        saved = {k: (v.shape, v.dtype) for k, v in batch.items()}
+        places = {np.shape(arrays.get(k)) for k in ("env", "start")}
+        if saved != spec or places != {(self.batch_size,)}:
+            raise ValueError(
+                f"the batch in the checkpoint has {saved}, expected {spec}"
+            )
+        positions = Positions(arrays["env"], arrays["start"])
+        self._next = (positions, _done(jax.device_put(batch)))
 
     def close(self) -> None:
-        """Ends the thread, after the batch it is working on."""
-        self._thread.shutdown(cancel_futures=True)
+        """Waits for the batch that is being gathered; not for a compiler."""
+        if self._next is not None:
+            wait([self._next[1]])
 
     def _prepare(self) -> None:
         positions = self.replay.draw(self.batch_size)
-        batch = self._thread.submit(self._load, positions)
+        batch = threads.start("batch", self._load, positions)
         self._next = (positions, batch)
 
     def _load(self, positions: Positions) -> Batch:
         return jax.device_put(self.replay.gather(positions))
 
     def _write_back(self) -> None:
+        """Settles the update before: latents into the replay, if applied."""
         if self._fresh is None:
             return
-        positions, latents = self._fresh
-        host = {k: np.asarray(v) for k, v in latents.items()}
-        self.replay.write_back(positions, host)
-        self._fresh = None
+        made, self._fresh = self._fresh, None
+        applied = not np.asarray(made.nonfinite)
+        batch = _flat(made.batch, made.positions)
+        self._nonfinite.note(made.number, applied, batch)
+        if applied:
+            host = {k: np.asarray(v) for k, v in made.latents.items()}
+            self.replay.write_back(made.positions, host)
 
     def _remember(self, metrics: Metrics) -> None:
         """Sums metrics up on the device; they leave it when logged."""
-        self._summed += 1
         if self._sums is None:
-            self._sums = metrics
-        else:
-            self._sums = self._add(self._sums, metrics)
+            self._sums = jax.tree.map(jnp.zeros_like, metrics)
+        self._sums = self._add(self._sums, metrics)
+        self._summed += 1
 
 
-def _add_trees(left: Metrics, right: Metrics) -> Metrics:
-    return jax.tree.map(jnp.add, left, right)
+def _add_finite(sums: Metrics, metrics: Metrics) -> Metrics:
+    """Adds the metrics of an update that was applied, or else only counts."""
+    applied = metrics["opt/nonfinite"] == 0
+    new = {k: jnp.where(applied, v, 0) for k, v in metrics.items()}
+    new["opt/nonfinite"] = metrics["opt/nonfinite"]
+    return {k: sums[k] + v for k, v in new.items()}
+
+
+def _flat(batch: Batch, positions: Positions) -> dict[str, jax.Array]:
+    """A batch and where it came from, as one dict of arrays."""
+    flat = {f"batch/{name}": array for name, array in batch.items()}
+    return {**flat, "env": positions.env, "start": positions.start}
+
+
+def _under(
+    prefix: str, arrays: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Those whose name begins with `prefix`, without it."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def _done(value: object) -> Future:
+    future: Future = Future()
+    future.set_result(value)
+    return future

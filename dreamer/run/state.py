@@ -7,9 +7,8 @@ arXiv 2301.04104v2. Next: driver.py and learner.py, which do the work.
 """
 
 import contextlib
-import dataclasses
-import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,23 +16,27 @@ import jax
 import numpy as np
 
 from dreamer.agent.agent import Agent
-from dreamer.config import Config, ConfigError, check_resume, load, save
-from dreamer.envs.vector import Envs, make_envs
+from dreamer.config import Config
+from dreamer.envs.vector import make_envs
 from dreamer.ratio import Ratio
-from dreamer.replay import Replay, bytes_per_step, fits_in_ram
+from dreamer.run import logdir
 from dreamer.run.checkpoint import Checkpoints
 from dreamer.run.device import describe_device, select_device
-from dreamer.run.driver import Driver, replay_fields
+from dreamer.run.driver import Driver
 from dreamer.run.learner import Learner
-from dreamer.run.logger import Logger
+from dreamer.run.parts import check_complete, make_replay
+from dreamer.run.patience import Patience
 from dreamer.run.plan import describe
+from dreamer.run.when import StopSignal
 from dreamer.train_ratio import updates_owed
 
 
 class Run:
     """One run; a context manager that closes whatever it opened.
 
-    If the logdir holds a checkpoint, the run goes on from there.
+    If the logdir holds a checkpoint, the run goes on from there, as if it
+    had never been interrupted: on one machine with the same bits, but for
+    environments whose state cannot be saved.
 
     Args:
       config: all settings.
@@ -53,13 +56,14 @@ class Run:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.logdir = Path(config.logdir)
+        self._news: list[str] = []
+        self._disk = Patience(self.logdir, config.run.disk_patience)
         dtype = select_device(config.jax)
-        check_logdir(config)
+        logdir.look(config)
         with contextlib.ExitStack() as opened:
             self._checkpoints = Checkpoints(self.logdir)
-            opened.callback(self._checkpoints.close)
-            saved_at = self._checkpoints.latest
-            self._envs = make_envs(with_fresh_episodes(config, saved_at or 0))
+            newest = self._checkpoints.latest
+            self._envs = make_envs(config)
             opened.callback(self._envs.close)
             self._agent = Agent(
                 self._envs.obs_spaces,
@@ -69,15 +73,25 @@ class Run:
                 context=config.replay_context,
             )
             self._replay = make_replay(
-                config, self._envs, self._agent, saved_at or 0
+                config, self._envs, self._agent, newest or 0
             )
             self._restore()
             opened.callback(self.learner.close)
-            self._logger = open_logdir(config, self.frames)
-            opened.callback(self._logger.close)
+            self._logger, warning = logdir.take(
+                config,
+                self.policy_steps,
+                lambda: self._checkpoints.latest == newest,
+                opened,
+            )
+            opened.callback(self._checkpoints.close)
             self._opened = opened.pop_all()
-        self._saved_at = saved_at
+        self._news += [warning] if warning else []
         self._logged = self._clocks()
+        self._saved = None if newest is None else self._progress()
+
+    def _progress(self) -> tuple[int, int]:
+        """How far the run is: policy steps and updates."""
+        return self.policy_steps, self.updates
 
     def _clocks(self) -> tuple[float, int, int, float]:
         """What speeds are differences of."""
@@ -87,33 +101,57 @@ class Run:
     def _restore(self) -> None:
         """Puts ratio, driver and learner where the run stands."""
         config = self.config
-        state, pending = self._agent.init(config.seed), None
-        counters: dict[str, Any] = {"policy_steps": 0}
-        self._ratio = Ratio(
-            updates_owed(config.run.train_ratio, config.batch_steps)
-        )
+        ratio = updates_owed(config.run.train_ratio, config.batch_steps)
+        self._ratio = Ratio(ratio)
+        state, arrays, counters = self._agent.init(config.seed), {}, {}
         if self._checkpoints.latest is not None:
-            state, pending, counters = self._checkpoints.restore(
+            state, arrays, counters = self._checkpoints.restore(
                 state, self._replay
             )
+            check_complete(arrays, counters)
             self._ratio.restore(counters["ratio"])
         self.score: float | None = counters.get("score")
         # Policy step of the first update, from which on ratios count.
         self._first_update: int | None = counters.get("first_update")
+        # Policy steps that the ratio has been told of, and what it gave.
+        self._asked: int = counters.get("asked", 0)
+        self._owed: int = counters.get("owed", 0)
         act_key, learn_key = jax.random.split(jax.random.key(config.seed))
-        self._driver = Driver(
-            self._envs,
-            self._agent,
-            self._replay,
-            act_key,
-            counters["policy_steps"],
-        )
+        self._driver = Driver(self._envs, self._agent, self._replay, act_key)
         self.learner = Learner(
-            self._agent, state, self._replay, config.batch_size, learn_key
+            self._agent,
+            state,
+            self._replay,
+            config.batch_size,
+            learn_key,
+            self.logdir,
+            config.run.nonfinite_limit,
         )
         self.learner.compile()
-        if pending is not None:
-            self.learner.restore_pending(pending)
+        if counters:
+            self.learner.restore(arrays["learner"])
+            self._restore_envs(arrays, counters["policy_steps"])
+        else:
+            self._driver.start()
+
+    def _restore_envs(
+        self, arrays: dict[str, dict[str, np.ndarray]], policy_steps: int
+    ) -> None:
+        """Where an environment cannot go on, it begins a new episode."""
+        try:
+            abandoned = self._driver.restore(
+                policy_steps, arrays["driver"], arrays["envs"]
+            )
+        except ValueError as error:
+            # Emulators of another version play on differently.
+            self._news.append(f"{error}; all environments begin new episodes")
+            self._driver.start()
+            return
+        self._news += [
+            f"The state of environment {index} cannot be saved: its episode"
+            " is closed as a truncation and a new one begins"
+            for index in abandoned
+        ]
 
     @property
     def policy_steps(self) -> int:
@@ -132,8 +170,9 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all of the run's policy steps are done."""
-        return self.policy_steps >= self.config.run.steps
+        """Whether all of the run's policy steps and updates are done."""
+        done = self.policy_steps >= self.config.run.steps
+        return done and not self._owed
 
     @property
     def realised_ratio(self) -> float:
@@ -163,7 +202,20 @@ class Run:
                 f"Continues at policy step {self.policy_steps:,} after"
                 f" {self.updates:,} updates"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.news()])
+
+    def news(self) -> list[str]:
+        """Lines for a person about what went wrong since the last call."""
+        news = self._news
+        for reports in (
+            self._envs.reports,
+            self.learner.reports,
+            self._checkpoints.reports,
+        ):
+            news += reports
+            reports.clear()
+        self._news = []
+        return news
 
     def act(self) -> None:
         """One policy step in every environment; logs what episodes ended.
@@ -175,16 +227,27 @@ class Run:
             self.score = episode.score
             self._logger.episode(self.frames, episode.score, episode.length)
 
-    def learn(self) -> None:
-        """The updates that these policy steps bought, often none."""
+    def learn(self, stop: StopSignal | None = None) -> None:
+        """The updates that the policy steps so far bought, often none.
+
+        Returns early when a signal comes; what is left is done next time,
+        also by a run that continues this one.
+
+        Raises:
+          Diverged: too many updates in a row were not finite.
+        """
+        new, self._asked = self._asked + 1, self.policy_steps
         if self._replay.windows < self.config.batch_steps:
             return
-        last = self.policy_steps
-        for step in range(last - self._envs.num + 1, last + 1):
-            for _ in range(self._ratio(step)):
-                if self._first_update is None:
-                    self._first_update = step
+        for step in range(new, self.policy_steps + 1):
+            given = self._ratio(step)
+            if given and self._first_update is None:
+                self._first_update = step
+            self._owed += given
+        while self._owed and not (stop and stop.received):
+            if self.learner.ready(timeout=0.2):
                 self.learner.update()
+                self._owed -= 1
 
     def wait(self) -> None:
         """Waits until the device has made every update asked for."""
@@ -217,22 +280,26 @@ class Run:
         self._logger.scalars(self.frames, metrics)
 
     def save(self) -> None:
-        """Writes a checkpoint, unless there was no step since the last.
+        """Begins to write a checkpoint, unless nothing was done since.
 
         A row of metrics goes before it, so that no mean begins before a
-        checkpoint and ends after it: a run that continues there loses none.
-
-        Raises:
-          OSError: the disk is full or not writable.
+        checkpoint and ends after it.
         """
-        if self._saved_at == self.policy_steps:
+        if self._saved == self._progress() and not self._checkpoints.error:
             return
+        self._saved = self._progress()
         self.log()
-        pending = self.learner.pending()  # before the replay is saved
+        self._logger.sync()
+        arrays = {
+            "learner": self.learner.arrays(),  # before the replay is saved
+            "driver": self._driver.arrays(),
+            "envs": self._envs.state(),
+        }
         counters = {
             "policy_steps": self.policy_steps,
-            "updates": self.updates,
             "ratio": self._ratio.state(),
+            "asked": self._asked,
+            "owed": self._owed,
             "first_update": self._first_update,
             "score": self.score,
         }
@@ -240,11 +307,43 @@ class Run:
             self.policy_steps,
             self.learner.state,
             self._replay,
-            pending,
+            arrays,
             counters,
         )
-        self._saved_at = self.policy_steps
-        self._logger.flush()
+
+    def look_after_disk(self) -> None:
+        """Notes whether the logdir can be written, and tries again if not.
+
+        Raises:
+          WriteError: it could not for `run.disk_patience` seconds.
+        """
+        if self._disk.try_again():
+            self._logger.sync()
+            if self._checkpoints.error:
+                self.save()
+        error = self._logger.error or self._checkpoints.error
+        line = self._disk.watch(error, self._checkpoints.saved)
+        self._news += [line] if line else []
+
+    def finish(self, tell: Callable[[str], None]) -> None:
+        """Saves for the last time and stays until all is on disk.
+
+        Args:
+          tell: prints a line for a person.
+
+        Raises:
+          WriteError: the logdir cannot be written.
+        """
+        self.save()
+        while True:
+            self._checkpoints.wait()
+            self._logger.sync()
+            self.look_after_disk()
+            for line in self.news():
+                tell(line)
+            if not self._disk.failing:
+                return
+            time.sleep(1)
 
     def __enter__(self) -> Self:
         return self
@@ -252,87 +351,3 @@ class Run:
     def __exit__(self, *error: Any) -> None:
         """Waits for what is being written, saves nothing new, closes all."""
         self._opened.__exit__(*error)
-
-
-def check_logdir(config: Config) -> None:
-    """Looks, without touching it, whether the run may use its logdir.
-
-    Raises:
-      ConfigError: it is not writable, or holds a run of other settings.
-    """
-    logdir = Path(config.logdir)
-    folders = (logdir, *logdir.absolute().parents)
-    folder = next(folder for folder in folders if folder.exists())
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"logdir={logdir}: {folder} is not writable")
-    settings = logdir / "config.yaml"
-    if settings.exists():
-        check_resume(load(["--configs", str(settings)]), config)
-
-
-def open_logdir(config: Config, frames: int) -> Logger:
-    """Creates the logdir, if need be, and the first files in it.
-
-    Args:
-      config: saved there.
-      frames: where the run stands; what was logged later is dropped.
-
-    Raises:
-      ValueError: it cannot be written, or what is there is not a log.
-    """
-    logdir = Path(config.logdir)
-    try:
-        logger = Logger(logdir, config, config.logger.outputs)
-        with contextlib.ExitStack() as unless_all_went_well:
-            unless_all_went_well.callback(logger.close)
-            logger.truncate_after(frames)
-            save(config, logdir / "config.yaml")
-            unless_all_went_well.pop_all()
-    except OSError as error:
-        raise ConfigError(f"logdir={logdir}: {error.strerror}") from error
-    return logger
-
-
-def with_fresh_episodes(config: Config, policy_steps: int) -> Config:
-    """The settings to build environments with.
-
-    An environment always starts with a new episode. With the seed that the
-    run began with, one that continues would play its first episodes again.
-    """
-    if policy_steps == 0:
-        return config
-    entropy = np.random.SeedSequence((config.seed, policy_steps))
-    seed = int(entropy.generate_state(1)[0])
-    return dataclasses.replace(config, seed=seed)
-
-
-def make_replay(
-    config: Config, envs: Envs, agent: Agent, policy_steps: int
-) -> Replay:
-    """A replay no larger than the run's own steps.
-
-    Args:
-      config: all settings.
-      envs: whose steps it holds.
-      agent: whose latents it holds.
-      policy_steps: done before; they fit whatever `run.steps` is now.
-
-    Raises:
-      ValueError: names the RAM that is needed and the RAM there is.
-    """
-    fields, latents = replay_fields(envs), agent.latents
-    window = config.replay_context + config.batch_length
-    steps = max(config.run.steps, policy_steps)
-    each = -(-min(config.replay.size, steps) // envs.num)  # rounded up
-    capacity = max(each, window) * envs.num
-    fits_in_ram(capacity, bytes_per_step(fields, latents))
-    return Replay(
-        fields,
-        latents,
-        envs=envs.num,
-        capacity=capacity,
-        context=config.replay_context,
-        length=config.batch_length,
-        seed=config.seed,
-        online=config.replay.online,
-    )

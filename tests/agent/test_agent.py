@@ -1,6 +1,11 @@
 """The whole agent on tiny spaces: learning, acting, and their contracts."""
 
 import dataclasses
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +28,7 @@ from tests.agent.tiny import (
     use_argmax,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 KEY = jax.random.key(0)
 FAST = {"opt.lr": 1e-2, "opt.warmup": 10}
 ONE_IMAGE = {k: space for k, space in MIXED.items() if k != "camera"}
@@ -94,6 +100,33 @@ def test_same_seed_same_bits(walker):
     assert bits(first) == bits(second)
 
 
+FRESH = """
+import hashlib, jax
+from tests.agent.test_agent import FAST, bits, learn
+from tests.agent.tiny import JOINTS, VECTOR, tiny_agent
+
+results = learn(tiny_agent(VECTOR, JOINTS, FAST), 2)
+print(hashlib.sha256(b"".join(bits(results))).hexdigest())
+"""
+
+
+def test_same_seed_same_bits_in_another_process(walker):
+    settings = {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",  # as here, see conftest.py
+        "JAX_ENABLE_COMPILATION_CACHE": "false",
+    }
+    fresh = subprocess.run(
+        [sys.executable, "-c", FRESH],
+        cwd=ROOT,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    here = hashlib.sha256(b"".join(bits(learn(walker, 2)))).hexdigest()
+    assert fresh.stdout.split() == [here]
+
+
 def test_another_seed_or_key_is_another_run(walker):
     state, latents, _ = learn(walker, 3)
     other, _, _ = learn(walker, 3, seed=1)
@@ -117,6 +150,56 @@ def test_update_consumes_its_state(walker):
     assert all(x.is_deleted() for x in jax.tree.leaves(state.params))
     assert all(x.is_deleted() for x in jax.tree.leaves(state.opt_state[1].mu))
     assert not any(x.is_deleted() for x in jax.tree.leaves(new))
+
+
+def not_a_number(batch):
+    return batch | {"position": batch["position"].at[1, 2, 0].set(jnp.nan)}
+
+
+def infinite(batch):
+    return batch | {"reward": batch["reward"].at[0, 3].set(jnp.inf)}
+
+
+@pytest.mark.parametrize("spoil", [not_a_number, infinite])
+def test_an_update_without_finite_numbers_is_not_applied(walker, spoil):
+    state, _, history = learn(walker, 12)
+    assert not any(metrics["opt/nonfinite"] for metrics in history)
+    copy = jax.tree.map(jnp.copy, state)
+    before = bits(state.replace(updates=0))
+    params = bits(state.params)
+    state, _, metrics = walker.update(state, spoil(tiny_batch(walker)), KEY)
+    assert metrics["opt/nonfinite"] == 1
+    assert not np.isfinite(metrics["opt/loss"])
+    assert bits(state.replace(updates=0)) == before
+    assert state.updates == 13
+
+    # It leaves no trace but in the random numbers of the next one.
+    expected = copy.replace(updates=jnp.int32(13))
+    results = [
+        walker.update(x, tiny_batch(walker), KEY) for x in (state, expected)
+    ]
+    assert bits(results[0]) == bits(results[1])
+    assert bits(results[0][0].params) != params
+
+
+def test_a_gradient_that_is_not_finite_is_not_applied():
+    agent = tiny_agent(VECTOR, JOINTS, FAST | {"opt.warmup": 0})
+    original = agent.loss
+
+    def loss(params, **kw):
+        total, aux = original(params, **kw)
+        zero = 0 * jax.tree.leaves(params["critic"])[0].sum()
+        return total + jnp.sqrt(zero), aux
+
+    agent.loss = loss
+    state = agent.init(0)
+    before = bits(state.replace(updates=0))
+    state, _, metrics = agent.update(state, tiny_batch(agent), KEY)
+    assert np.isfinite(metrics["opt/loss"])
+    assert np.isnan(metrics["opt/grad_norm"])
+    assert metrics["opt/nonfinite"] == 1
+    assert bits(state.replace(updates=0)) == before
+    assert state.updates == 1
 
 
 def test_slow_critic_starts_as_a_copy_and_follows_at_its_rate(walker):

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 
 from dreamer.agent.optim import (
+    choose,
     clip_by_agc,
+    is_finite,
     make_optimizer,
+    optimizer_metrics,
     scale_by_laprop,
 )
 from dreamer.hyperparameters import OptConfig
@@ -121,3 +124,43 @@ def test_epsilon_is_outside_the_root():
     laprop = scale_by_laprop(0.9, 0.999, 1e-6)
     step, _ = laprop.update(jnp.array([1e-6]), laprop.init(jnp.zeros(1)))
     np.testing.assert_allclose(step, [0.5], rtol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_number_that_is_not_finite_is_enough(bad):
+    loss, grads = jnp.float32(1), on_device(tensors(0, 1e10))
+    assert is_finite(loss, grads)
+    assert not is_finite(jnp.float32(bad), grads)
+    assert not is_finite(loss, grads | {"bias": grads["bias"].at[2].set(bad)})
+
+
+def test_choosing_keeps_every_bit():
+    kept = {"a": jnp.array([-0.0, 1e-45]), "n": jnp.int32(7)}
+    other = {"a": jnp.array([jnp.nan, jnp.inf]), "n": jnp.int32(8)}
+    for then, otherwise, condition in [(kept, other, 1), (other, kept, 0)]:
+        chosen = choose(jnp.bool_(condition), then, otherwise)
+        assert chosen.keys() == kept.keys()
+        for name, x in kept.items():
+            assert chosen[name].tobytes() == x.tobytes()
+            assert chosen[name].dtype == x.dtype
+
+
+def test_metrics_are_over_all_parameters():
+    params = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([[4.0], [0.0]])}
+    grads = {"a": jnp.array([6.0, 0.0]), "b": jnp.array([[0.0], [8.0]])}
+    steps = {"a": jnp.zeros(2), "b": jnp.full((2, 1), 2.0**0.5)}
+    loss, updates = jnp.float32(9), jnp.int32(5)
+    metrics = optimizer_metrics(loss, grads, steps, params, updates)
+    assert {k: pytest.approx(float(v)) for k, v in metrics.items()} == {
+        "opt/loss": 9,
+        "opt/grad_norm": 10,
+        "opt/grad_rms": 5,  # 10 / sqrt(4)
+        "opt/update_rms": 1,
+        "opt/param_rms": 2.5,
+        "opt/param_count": 4,
+        "opt/updates": 5,
+        "opt/nonfinite": 0,
+    }
+    grads["a"] = jnp.array([jnp.inf, 0.0])
+    metrics = optimizer_metrics(loss, grads, steps, params, updates)
+    assert metrics["opt/nonfinite"] == 1

@@ -1,5 +1,7 @@
 """The adapter: spaces, values, scaling, ends of episodes, clear errors."""
 
+import json
+
 import gymnasium
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from gymnasium import spaces
 from PIL import Image
 
 from dreamer.config import GymConfig
+from dreamer.envs.blob import pack, unpack
 from dreamer.envs.gym import GymAdapter, make_gym, resize
 
 CONFIG = GymConfig()
@@ -187,3 +190,108 @@ def test_an_unknown_id_names_the_nearest(env_id, named):
         make_gym(env_id, CONFIG)
     assert "\n" not in str(info.value)
     assert env_id in str(info.value)
+
+
+class Walk(gymnasium.Env):
+    """A random walk that can be saved."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (1,))
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = self.np_random.normal()
+        return np.array([self.place], np.float32), {}
+
+    def step(self, action):
+        self.place += self.np_random.normal() + action
+        return np.array([self.place], np.float32), 1.0, False, False, {}
+
+    def get_state(self):
+        rng = self.np_random.bit_generator.state
+        return json.dumps([self.place, rng]).encode()
+
+    def set_state(self, state):
+        self.place, rng = json.loads(state)
+        self.np_random.bit_generator.state = rng
+
+
+@pytest.fixture
+def walk():
+    """The id of an environment around which there are two wrappers."""
+    gymnasium.register("Walk-v0", Walk, max_episode_steps=20)
+    yield "Walk-v0"
+    del gymnasium.registry["Walk-v0"]
+
+
+def go_on(env, steps):
+    rows = []
+    for count in range(steps):
+        obs, *rest = env.step(count % 2)
+        rows.append((obs["vector"].item(), *rest))
+        if rest[1] or rest[2]:
+            rows.append(env.reset()[0]["vector"].item())
+    return rows
+
+
+def test_goes_on_as_if_never_interrupted(walk):
+    env = make_gym(walk, GymConfig(repeat=3))
+    env.reset(seed=0)
+    for _ in range(5):
+        go_on(env, 3)
+        fresh = make_gym(walk, GymConfig(repeat=3))
+        fresh.set_state(env.get_state())
+        went_on = go_on(env, 11)
+        assert any(row[3] for row in went_on if isinstance(row, tuple))
+        assert go_on(fresh, 11) == went_on
+
+
+def test_saved_at_the_end_of_an_episode_and_before_any(walk):
+    env, fresh = (make_gym(walk, CONFIG) for _ in range(2))
+    env.unwrapped.place = 0.0
+    fresh.set_state(env.get_state())
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        fresh.step(0)
+    env.reset(seed=0)
+    while not env.step(0)[3]:
+        pass
+    fresh.set_state(env.get_state())
+    starts = [e.reset()[0]["vector"].item() for e in (env, fresh)]
+    assert starts[0] == starts[1]
+    assert go_on(env, 30) == go_on(fresh, 30)
+
+
+def test_what_cannot_be_saved(walk):
+    assert make_gym("CartPole-v1", CONFIG).get_state() == b""
+    # Another wrapper may remember anything.
+    env = gymnasium.make(walk)
+    wrapped = gymnasium.wrappers.NormalizeReward(env)
+    assert GymAdapter(wrapped, CONFIG).get_state() == b""
+
+    class Other(Walk):
+        def get_state(self):
+            return np.zeros(3)
+
+    assert GymAdapter(Other(), CONFIG).get_state() == b""
+
+
+def test_a_state_of_something_else_is_refused(walk):
+    env = make_gym(walk, CONFIG)
+    env.reset(seed=0)
+    facts, arrays = unpack(env.get_state())
+    assert facts == {"wrappers": [0, True]}
+    for blob in (
+        b"",
+        b"PK",
+        env.get_state()[:-9],
+        pack(facts),
+        pack({}, **arrays),
+        pack({"wrappers": [0]}, **arrays),
+        pack({"wrappers": [0, "x"]}, **arrays),
+        GymAdapter(env.unwrapped, CONFIG).get_state(),
+    ):
+        with pytest.raises(ValueError) as caught:
+            env.set_state(blob)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="not of this"):
+        make_gym("CartPole-v1", CONFIG).set_state(env.get_state())

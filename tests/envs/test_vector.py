@@ -1,106 +1,25 @@
-"""Vectorised stepping: equality, ends of episodes, failing workers."""
+"""Vectorised stepping: equality, ends of episodes, spaces."""
 
 import dataclasses
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from dreamer.config import AtariConfig, Config
-from dreamer.envs.vector import EnvError, Envs, make_envs
+from dreamer.config import Config
+from dreamer.envs.vector import make_envs
 from dreamer.spaces import Space
+from tests.envs.scripted import config, scripted
 
 FLAGS = {"reward", "is_first", "is_last", "is_terminal"}
-
-
-def config(task, envs, seed=0, **atari):
-    start = Config()
-    settings = AtariConfig(
-        **{
-            "size": (64, 64),
-            "sticky": 0.25,
-            "gray": False,
-            "actions": "needed",
-            **atari,
-        }
-    )
-    return dataclasses.replace(
-        start,
-        task=task,
-        seed=seed,
-        run=dataclasses.replace(start.run, envs=envs),
-        env=dataclasses.replace(start.env, atari=settings),
-    )
-
-
-@pytest.fixture
-def build():
-    """Makes `Envs` that are closed after the test, whatever happens."""
-    made = []
-
-    def make(*args, **kwargs):
-        envs = (make_envs if len(args) == 1 else Envs)(*args, **kwargs)
-        made.append(envs)
-        return envs
-
-    yield make
-    for envs in made:
-        envs.close()
-    assert multiprocessing.active_children() == []
-
-
-def scripted(**settings):
-    """A function that builds an environment which follows a script.
-
-    Observations count the steps of the episode. Defined inside, so that
-    workers receive it by value.
-    """
-
-    class Scripted(gymnasium.Env):
-        observation_space = spaces.Dict(
-            count=spaces.Box(0, 99, (1,), np.float32),
-            process=spaces.MultiDiscrete([2**31]),
-        )
-        action_space = spaces.Discrete(9)
-
-        def _obs(self):
-            return {
-                "count": np.array([self.count], np.float32),
-                "process": np.array([os.getpid()]),
-            }
-
-        def reset(self, *, seed=None, options=None):
-            self.count = 0
-            return self._obs(), {"is_terminal": True, "junk": lambda: 0}
-
-        def step(self, action):
-            self.count += 1
-            if settings.get("fail") == action == 5:
-                settings["how"]()
-            end = self.count == settings.get("length", 3)
-            terminal = end and settings.get("terminal", True)
-            info = {"junk": lambda: 0}
-            if settings.get("lost_life") == self.count:
-                info["is_terminal"] = True
-            reward = float(action)
-            return self._obs(), reward, terminal, end and not terminal, info
-
-    return Scripted
 
 
 @pytest.mark.parametrize("num", [1, 3])
 def test_the_step_after_is_last_is_first(build, num):
     envs = build([scripted()] * num, 0)
     step = envs.reset()
-    assert set(step) == FLAGS | {"count", "process"}
+    assert set(step) == FLAGS | {"count", "process", "began"}
     rows = [step] + [envs.step(np.full(num, 2)) for _ in range(8)]
     for env in range(num):
         read = {
@@ -116,6 +35,7 @@ def test_the_step_after_is_last_is_first(build, num):
     assert dtypes == {
         "count": np.float32,
         "process": np.int32,
+        "began": np.int32,
         "reward": np.float32,
         "is_first": bool,
         "is_last": bool,
@@ -239,131 +159,3 @@ def test_multidiscrete_counts_its_largest(build):
         "cards": Space("discrete", (2,), 7),
         "one": Space("discrete", (), 4),
     }
-
-
-def raise_odd_exception():
-    class OddError(Exception):
-        """Neither pickles nor can be made from one argument."""
-
-        def __init__(self, lock, why):
-            super().__init__(lock, why)
-
-    raise OddError(threading.Lock(), "100%d is not what it was")
-
-
-@pytest.mark.parametrize("num", [1, 3])
-def test_an_error_shows_its_own_traceback_and_ends_all(build, num):
-    envs = build([scripted(fail=5, how=raise_odd_exception)] * num, 0)
-    envs.reset()
-    actions = np.zeros(num, int)
-    actions[-1] = 5
-    with pytest.raises(EnvError, match="in raise_odd_exception") as info:
-        envs.step(actions)
-    assert f"environment {num - 1} failed" in str(info.value)
-    assert "100%d is not what it was" in str(info.value)
-    assert multiprocessing.active_children() == []
-    envs.close()
-
-
-def test_a_worker_that_dies_is_reported(build):
-    envs = build([scripted(fail=5, how=lambda: os._exit(3))] * 3, 0)
-    pids = envs.reset()["process"][:, 0]
-    with pytest.raises(EnvError, match="died"):
-        envs.step(np.array([0, 5, 0]))
-    wait_until_gone(pids)
-
-
-def run_program(path, text):
-    """Runs it as a person would, in a process of its own."""
-    path.write_text(text)
-    return subprocess.run(
-        [sys.executable, str(path)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
-        check=False,
-    )
-
-
-def test_an_error_while_starting_is_reported(tmp_path):
-    result = run_program(
-        tmp_path / "program.py",
-        """
-import multiprocessing, os
-import gymnasium
-from dreamer.envs.vector import EnvError, Envs
-
-here = os.getpid()
-
-def make(name, parent):
-    import os
-    if name == 1 and os.getpid() != parent:
-        raise OSError("no more licences")
-    return gymnasium.make("CartPole-v1")
-
-try:
-    Envs([lambda i=i: make(i, here) for i in range(3)], 0)
-except EnvError as error:
-    print(error, multiprocessing.active_children())
-""",
-    )
-    assert "while it started" in result.stdout
-    assert result.stdout.endswith(" []\n")
-    assert "OSError: no more licences" in result.stderr
-
-
-def wait_until_gone(pids):
-    for _ in range(100):
-        alive = [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
-        if not alive:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"processes {alive} are still there")
-
-
-def test_close_ends_the_processes(build):
-    envs = build([scripted()] * 3, 0)
-    pids = set(envs.reset()["process"][:, 0].tolist())
-    assert len(pids) == 3
-    assert os.getpid() not in pids
-    envs.close()
-    envs.close()
-    wait_until_gone(pids)
-
-
-def test_workers_outlive_ctrl_c(build):
-    envs = build([scripted()] * 2, 0)
-    for pid in envs.reset()["process"][:, 0]:
-        os.kill(pid, signal.SIGINT)
-    time.sleep(0.1)
-    assert (envs.step(np.zeros(2, int))["count"] == 1).all()
-
-
-def test_workers_do_not_load_the_program_nor_jax(tmp_path):
-    # A program like the one that trains: JAX at the top, no main guard.
-    result = run_program(
-        tmp_path / "program.py",
-        """
-import jax
-import gymnasium
-from dreamer.envs.vector import Envs
-
-def make():
-    class Probe(gymnasium.Env):
-        observation_space = gymnasium.spaces.Dict(
-            loaded=gymnasium.spaces.Discrete(2)
-        )
-        action_space = gymnasium.spaces.Discrete(2)
-        def reset(self, *, seed=None, options=None):
-            import sys
-            return {"loaded": int("jax" in sys.modules)}, {}
-    return Probe()
-
-envs = Envs([make] * 2, 0)
-print("loaded", envs.reset()["loaded"].tolist())
-envs.close()
-""",
-    )
-    assert result.stdout == "loaded [0, 0]\n", result.stderr
-    assert result.stderr == ""

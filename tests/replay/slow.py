@@ -1,6 +1,7 @@
 """A slow, obvious replay: plain lists of steps, for tests to compare with."""
 
 import dataclasses
+from concurrent.futures import Future
 
 import ml_dtypes
 import numpy as np
@@ -51,6 +52,22 @@ def fill(replay, steps, first_seed=0):
     """Adds `steps` random steps."""
     for seed in range(first_seed, first_seed + steps):
         replay.add(random_step(replay.envs, seed))
+
+
+def at_once(size, take, write):
+    """Writes without a thread what a snapshot hands over."""
+    future = Future()
+    try:
+        future.set_result(write(take()))
+    except OSError as error:
+        future.set_exception(error)
+    return future
+
+
+def save(replay, directory):
+    """A snapshot, written; its manifest."""
+    directory.mkdir(exist_ok=True)
+    return replay.snapshot(directory, at_once)()
 
 
 def same(actual, expected):

@@ -4,7 +4,7 @@ import os
 import numpy as np
 import pytest
 
-from dreamer.replay import Positions, collect_garbage, disk
+from dreamer.replay import Positions, collect_garbage, disk, listed
 from tests.replay.slow import (
     BF16,
     FIELDS,
@@ -13,6 +13,7 @@ from tests.replay.slow import (
     fill,
     make_replay,
     random_arrays,
+    save,
 )
 
 
@@ -22,7 +23,7 @@ def small_chunks(monkeypatch):
 
 
 def names(manifest, kind):
-    return {entry["name"] for entry in manifest["files"][kind]}
+    return set(manifest["files"][kind])
 
 
 def loaded(directory, manifest, **kwargs):
@@ -40,10 +41,10 @@ def refresh(replay, env, start, seed=7):
 def test_second_save_writes_only_the_unfinished_chunk(tmp_path):
     replay = make_replay(envs=2, capacity=100)
     fill(replay, 50)
-    first = replay.save(tmp_path)
+    first = save(replay, tmp_path)
     assert len(names(first, "fields")) == 2 * 7
     fill(replay, 3, first_seed=50)
-    second = replay.save(tmp_path)
+    second = save(replay, tmp_path)
     new = names(second, "fields") - names(first, "fields")
     assert {name.rsplit("-", 1)[0] for name in new} == {
         "fields-0-48-53",
@@ -55,22 +56,22 @@ def test_second_save_writes_only_the_unfinished_chunk(tmp_path):
 def test_a_save_after_nothing_writes_nothing(tmp_path):
     replay = make_replay()
     fill(replay, 19)
-    first = replay.save(tmp_path)
-    assert replay.save(tmp_path)["files"] == first["files"]
+    first = save(replay, tmp_path)
+    assert save(replay, tmp_path)["files"] == first["files"]
 
 
 def test_write_back_makes_only_its_own_latents_stale(tmp_path):
     replay = make_replay(envs=2, capacity=100)
     fill(replay, 48)
-    first = replay.save(tmp_path)
+    first = save(replay, tmp_path)
     refresh(replay, env=1, start=12)  # trained steps 13, 14, 15
-    second = replay.save(tmp_path)
+    second = save(replay, tmp_path)
     assert second["files"]["fields"] == first["files"]["fields"]
     new = names(second, "latents") - names(first, "latents")
     assert [name.rsplit("-", 1)[0] for name in new] == ["latents-1-8-16"]
-    assert replay.save(tmp_path)["files"] == second["files"]
+    assert save(replay, tmp_path)["files"] == second["files"]
     refresh(replay, env=1, start=13)  # trained steps 14, 15, 16
-    third = replay.save(tmp_path)
+    third = save(replay, tmp_path)
     assert len(names(third, "latents") - names(second, "latents")) == 2
     assert contents(loaded(tmp_path, third, capacity=100)) == contents(replay)
 
@@ -78,12 +79,12 @@ def test_write_back_makes_only_its_own_latents_stale(tmp_path):
 def test_overwritten_chunks_are_listed_no_more(tmp_path):
     replay = make_replay(envs=1, capacity=20)
     fill(replay, 20)
-    first = replay.save(tmp_path)
+    first = save(replay, tmp_path)
     fill(replay, 10, first_seed=20)  # steps 10..29: chunks 8, 16, 24
-    second = replay.save(tmp_path)
-    starts = [entry["start"] for entry in second["files"]["fields"]]
-    assert starts == [8, 16, 24]
-    removed = collect_garbage(tmp_path, [second])
+    second = save(replay, tmp_path)
+    starts = {name.split("-")[2] for name in names(second, "fields")}
+    assert starts == {"8", "16", "24"}
+    removed = collect_garbage(tmp_path, listed(second))
     gone = {path.name for path in removed}
     assert gone == {
         name
@@ -96,12 +97,12 @@ def test_overwritten_chunks_are_listed_no_more(tmp_path):
 def test_a_continued_run_leaves_the_newer_save_it_forks_from_intact(tmp_path):
     replay = make_replay(capacity=50)
     fill(replay, 21)
-    old = replay.save(tmp_path)
+    old = save(replay, tmp_path)
     fill(replay, 10, first_seed=21)
-    new = replay.save(tmp_path)
+    new = save(replay, tmp_path)
     fork = loaded(tmp_path, old, capacity=50)
     fill(fork, 10, first_seed=500)
-    forked = fork.save(tmp_path)
+    forked = save(fork, tmp_path)
     reread = [loaded(tmp_path, m, capacity=50) for m in (new, forked)]
     assert contents(reread[0]) == contents(replay)
     assert contents(reread[1]) == contents(fork)
@@ -113,17 +114,19 @@ def test_a_continued_run_leaves_the_newer_save_it_forks_from_intact(tmp_path):
 def test_another_directory_gets_everything(tmp_path):
     replay = make_replay()
     fill(replay, 19)
-    replay.save(tmp_path / "a")
-    manifest = replay.save(tmp_path / "b")
+    save(replay, tmp_path / "a")
+    manifest = save(replay, tmp_path / "b")
     assert contents(loaded(tmp_path / "b", manifest)) == contents(replay)
 
 
-def test_a_file_that_went_missing_is_written_again(tmp_path):
+def test_a_file_that_is_missing_or_short_is_written_again(tmp_path):
     replay = make_replay()
     fill(replay, 19)
-    first = replay.save(tmp_path)
-    (tmp_path / first["files"]["fields"][0]["name"]).unlink()
-    manifest = replay.save(tmp_path)
+    first = save(replay, tmp_path)
+    gone, short = sorted(names(first, "fields"))[:2]
+    (tmp_path / gone).unlink()
+    os.truncate(tmp_path / short, 99)
+    manifest = save(replay, tmp_path)
     assert contents(loaded(tmp_path, manifest)) == contents(replay)
 
 
@@ -132,7 +135,7 @@ def test_a_file_that_went_missing_is_written_again(tmp_path):
 def test_crashed_save_does_no_harm(tmp_path, monkeypatch, failing):
     replay = make_replay(capacity=60)
     fill(replay, 30)
-    manifest = replay.save(tmp_path)
+    manifest = save(replay, tmp_path)
     before = contents(replay)
     fill(replay, 20, first_seed=30)
     refresh(replay, env=0, start=2)
@@ -147,20 +150,20 @@ def test_crashed_save_does_no_harm(tmp_path, monkeypatch, failing):
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full_disk)
         with pytest.raises(OSError, match="No space left"):
-            replay.save(tmp_path)
+            save(replay, tmp_path)
     assert not list(tmp_path.glob("*.tmp"))
     assert contents(loaded(tmp_path, manifest, capacity=60)) == before
     # The same run saves once there is room, after a clean-up or without.
-    collect_garbage(tmp_path, [manifest])
+    collect_garbage(tmp_path, listed(manifest))
     assert contents(loaded(tmp_path, manifest, capacity=60)) == before
-    later = replay.save(tmp_path)
+    later = save(replay, tmp_path)
     assert contents(loaded(tmp_path, later, capacity=60)) == contents(replay)
 
 
 def test_leftovers_are_ignored_and_collected(tmp_path):
     replay = make_replay()
     fill(replay, 19)
-    manifest = replay.save(tmp_path)
+    manifest = save(replay, tmp_path)
     ours = {path.name for path in tmp_path.iterdir()}
     token = "0" * 32
     orphan = tmp_path / f"fields-0-0-8-{token}.chunk"
@@ -169,7 +172,7 @@ def test_leftovers_are_ignored_and_collected(tmp_path):
     for path in (orphan, temporary, foreign):
         path.write_bytes(b"half")
     assert contents(loaded(tmp_path, manifest)) == contents(replay)
-    assert collect_garbage(tmp_path, [manifest]) == [orphan, temporary]
+    assert collect_garbage(tmp_path, listed(manifest)) == [orphan, temporary]
     left = {path.name for path in tmp_path.iterdir()}
     assert left == ours | {foreign.name}
 
@@ -179,8 +182,8 @@ def test_leftovers_are_ignored_and_collected(tmp_path):
 def test_damage_is_told_in_one_line(tmp_path, kind, damage):
     replay = make_replay()
     fill(replay, 19)
-    manifest = replay.save(tmp_path)
-    path = tmp_path / manifest["files"][kind][2]["name"]
+    manifest = save(replay, tmp_path)
+    path = tmp_path / sorted(names(manifest, kind))[2]
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     if damage == "remove":
@@ -197,15 +200,15 @@ def test_damage_is_told_in_one_line(tmp_path, kind, damage):
     assert "\n" not in str(error.value)
     # The replay is still empty and knows nothing of those files.
     fill(fresh, 19, first_seed=100)
-    again = loaded(tmp_path, fresh.save(tmp_path))
+    again = loaded(tmp_path, save(fresh, tmp_path))
     assert contents(again) == contents(fresh)
 
 
 def test_an_unlisted_chunk_is_missed(tmp_path):
     replay = make_replay()
     fill(replay, 19)
-    manifest = replay.save(tmp_path)
-    del manifest["files"]["fields"][-1]
+    manifest = save(replay, tmp_path)
+    manifest["files"]["fields"].popitem()
     with pytest.raises(ValueError, match="no fields file is listed for steps"):
         make_replay().load(tmp_path, manifest)
 
@@ -243,13 +246,13 @@ def test_a_replay_of_another_make_is_refused(tmp_path, change, message):
     replay = make_replay()
     fill(replay, 19)
     with pytest.raises(ValueError, match=message):
-        loaded(tmp_path, replay.save(tmp_path), **change)
+        loaded(tmp_path, save(replay, tmp_path), **change)
 
 
 def test_only_an_empty_replay_loads(tmp_path):
     replay = make_replay()
     fill(replay, 19)
-    manifest = replay.save(tmp_path)
+    manifest = save(replay, tmp_path)
     with pytest.raises(ValueError, match="must be empty"):
         replay.load(tmp_path, manifest)
 
@@ -257,20 +260,20 @@ def test_only_an_empty_replay_loads(tmp_path):
 def test_a_larger_replay_never_serves_steps_that_were_gone(tmp_path):
     replay = make_replay(capacity=20)
     fill(replay, 33)
-    manifest = replay.save(tmp_path)
+    manifest = save(replay, tmp_path)
     larger = loaded(tmp_path, manifest, capacity=30)
     assert contents(larger) == contents(replay)
     assert len(larger) == len(replay)
     for twin in (larger, replay):
         fill(twin, 5, first_seed=33)
     assert len(larger) == len(replay) + 10
-    again = loaded(tmp_path, larger.save(tmp_path), capacity=30)
+    again = loaded(tmp_path, save(larger, tmp_path), capacity=30)
     assert contents(again) == contents(larger)
 
 
 def test_empty_replay_saves_and_loads(tmp_path):
     replay = make_replay()
-    again = loaded(tmp_path, replay.save(tmp_path))
+    again = loaded(tmp_path, save(replay, tmp_path))
     assert len(again) == 0
     for twin in (replay, again):
         fill(twin, 19)

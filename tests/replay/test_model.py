@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from dreamer.replay import collect_garbage, disk, guard
+from dreamer.replay import collect_garbage, disk, guard, listed
 from tests.replay.slow import (
     LATENTS,
     SlowReplay,
@@ -25,6 +25,7 @@ from tests.replay.slow import (
     random_arrays,
     random_step,
     same,
+    save,
 )
 
 COUNT = st.integers(1, 6)
@@ -135,16 +136,11 @@ class ReplayMachine(RuleBasedStateMachine):
 
     @rule()
     def save(self):
-        manifest = self.replay.save(self.directory)
+        manifest = save(self.replay, self.directory)
         self.manifests = [*self.manifests[-1:], manifest]
-        collect_garbage(self.directory, self.manifests)
-        listed = {
-            entry["name"]
-            for manifest in self.manifests
-            for entries in manifest["files"].values()
-            for entry in entries
-        }
-        assert {path.name for path in self.directory.iterdir()} == listed
+        names = set().union(*map(listed, self.manifests))
+        collect_garbage(self.directory, names)
+        assert {path.name for path in self.directory.iterdir()} == names
 
     @rule(spare=st.integers(0, 3), count=COUNT)
     def save_and_continue_elsewhere(self, spare, count):

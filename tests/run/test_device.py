@@ -1,12 +1,20 @@
 """Device and precision: what is asked for, or one line that says why not."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dreamer.config import JaxConfig
-from dreamer.run.device import describe_device, select_device
+from dreamer.run.device import (
+    DETERMINISTIC,
+    describe_device,
+    select_device,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +89,30 @@ def test_the_warning_about_a_cpu(monkeypatch):
     assert "slower" in line
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert "slower" not in describe_device(np.dtype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", DETERMINISTIC),
+        ("--xla_gpu_autotune_level=2", ["--xla_gpu_autotune_level=2"]),
+    ],
+)
+def test_deterministic_sets_flags_beside_those_that_are_set(
+    monkeypatch, before, after
+):
+    monkeypatch.setenv("XLA_FLAGS", before)
+    select_device(JaxConfig())
+    assert os.environ["XLA_FLAGS"] == before
+    select_device(JaxConfig(deterministic=True))
+    flags = os.environ["XLA_FLAGS"].split()
+    assert set(flags) == {*after, DETERMINISTIC[0]}
+
+
+def test_flags_are_ones_that_this_jax_knows():
+    # XLA ends a process whose flags it does not know.
+    code = "import jax; print(jax.numpy.ones(3).sum())"
+    env = os.environ | {"XLA_FLAGS": " ".join(DETERMINISTIC)}
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "3.0\n"), done.stderr

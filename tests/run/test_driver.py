@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from dreamer.run.driver import Driver, Episode, replay_fields
 from tests.run import tiny
@@ -20,17 +21,20 @@ class Recorder:
         return np.stack([step[name] for step in self.steps], 1)
 
 
-def drive(count, policy_steps=0):
+def drive(count):
     envs, agent, recorder = tiny.Envs(), tiny.Agent(), Recorder()
-    key = jax.random.key(7)
-    driver = Driver(envs, agent, recorder, key, policy_steps)
+    driver = Driver(envs, agent, recorder, jax.random.key(7))
+    driver.start()
     episodes = [driver.step({"count": i}) for i in range(count)]
     return driver, envs, agent, recorder, episodes
 
 
 def test_fields_are_those_of_a_step_without_latents():
     *_, recorder, _ = drive(1)
-    step, fields = recorder.steps[0], replay_fields(tiny.Envs())
+    step, fields = (
+        recorder.steps[0],
+        replay_fields(tiny.Envs().obs_spaces, tiny.Envs().action_space),
+    )
     assert step.keys() == fields.keys() | {"deter", "stoch"}
     for name, (shape, dtype) in {**fields, **tiny.Agent.latents}.items():
         assert step[name].shape == (2, *shape), name
@@ -79,31 +83,51 @@ def test_scores_and_lengths():
     assert driver.policy_steps == 18
 
 
-def test_every_step_draws_anew_also_after_a_resume():
-    _, _, agent, *_ = drive(3, policy_steps=10)
-    assert [call[4] for call in agent.calls] == [5, 6, 7]
-    assert driver_key(agent) == {7}
+def test_every_step_draws_anew_from_one_key():
+    _, _, agent, *_ = drive(3)
+    assert [call[4] for call in agent.calls] == [0, 1, 2]
+    keys = {int(jax.random.key_data(call[3])[-1]) for call in agent.calls}
+    assert keys == {7}
 
 
-def driver_key(agent):
-    return {int(jax.random.key_data(call[3])[-1]) for call in agent.calls}
+@pytest.mark.parametrize("stop", range(8))
+def test_a_driver_goes_on_where_another_stood(stop):
+    whole, *_, uninterrupted, episodes = drive(8)
+    first, envs, _, recorder, seen = drive(stop)
+    arrays = {k: np.array(v) for k, v in first.arrays().items()}
+    state = {k: np.array(v) for k, v in envs.state().items()}
+
+    other = tiny.Agent()
+    other.calls = [None] * stop  # it counts its calls
+    second = Driver(tiny.Envs(), other, recorder, jax.random.key(7))
+    assert second.restore(2 * stop, arrays, state) == []
+    seen += [second.step({"count": i}) for i in range(stop, 8)]
+    assert seen == episodes
+    assert second.policy_steps == whole.policy_steps == 16
+    assert len(recorder.steps) == 8
+    for ours, theirs in zip(recorder.steps, uninterrupted.steps, strict=True):
+        tiny.assert_equal(ours, theirs)
+    assert [call[4] for call in other.calls[stop:]] == list(range(stop, 8))
 
 
-def test_the_episode_in_progress_at_a_stop_is_abandoned(tmp_path):
+def test_an_episode_that_cannot_be_restored_is_abandoned(tmp_path):
     replay = tiny.make_replay(length=5)
     driver = Driver(tiny.Envs(), tiny.Agent(), replay, jax.random.key(0))
+    driver.start()
     for _ in range(3):
         driver.step({})
-    manifest = replay.save(tmp_path)
+    state = driver.envs.state() | {"saved": np.array([True, False])}
 
-    replay = tiny.make_replay(length=5)
-    replay.load(tmp_path, manifest)
-    driver = Driver(tiny.Envs(), tiny.Agent(), replay, jax.random.key(0), 6)
-    for _ in range(3):
-        driver.step({})
+    envs = tiny.Envs()
+    second = Driver(envs, tiny.Agent(), replay, jax.random.key(0))
+    assert second.restore(6, driver.arrays(), state) == [1]
+    episodes = [second.step({}) for _ in range(3)]
     window = tiny.contents(replay, length=5)
-    first = [True, False, False, True, False, False]
-    last = [False, False, True, False, False, False]
-    np.testing.assert_array_equal(window["is_first"], [first, first])
-    np.testing.assert_array_equal(window["is_last"], [last, last])
+    first = [[True, *[False] * 3, True, False], [True, False, False] * 2]
+    # The replay closes it where it was left, as a truncation.
+    last = [[*[False] * 3, True, False, False], [False, False, True] * 2]
+    np.testing.assert_array_equal(window["is_first"], first)
+    np.testing.assert_array_equal(window["is_last"], last)
     assert not window["is_terminal"].any()
+    # Nobody scores it; the one of 3 steps before and that of 2 after it.
+    assert episodes == [[Episode(6.0, 3)], [], [Episode(3.0, 2)]]

@@ -1,47 +1,25 @@
-"""The learner: the order of draws and write-backs, and going on exactly."""
+"""The learner: the order of draws and write-backs; its threads."""
 
+import functools
+import subprocess
+import sys
+import threading
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from dreamer.run.checkpoint import Checkpoints
-from dreamer.run.learner import Learner
 from tests.run import tiny
+from tests.run.learning import Agent, filled, make_learner, train
 
-KEY = 3
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def build():
-    made = []
-
-    def make(replay, state=None, agent=None):
-        agent = agent or tiny.Agent()
-        state = state or agent.init()
-        learner = Learner(agent, state, replay, 4, jax.random.key(KEY))
-        made.append(learner)
-        return learner
-
-    yield make
-    for learner in made:
-        learner.close()
-
-
-def filled(count=12, **settings):
-    replay = tiny.make_replay(**settings)
-    for step in tiny.steps(count):
-        replay.add(step)
-    return replay
-
-
-def train(learner, replay, updates, start=12):
-    """Three steps, then an update, again and again."""
-    for index in range(updates):
-        for step in tiny.steps(3, start + 3 * index):
-            replay.add(step)
-        learner.update()
+def build(tmp_path):
+    return functools.partial(make_learner, logdir=tmp_path)
 
 
 def test_the_next_batch_is_drawn_before_new_steps_come_in(build):
@@ -50,7 +28,7 @@ def test_the_next_batch_is_drawn_before_new_steps_come_in(build):
     learner.update()
     newest = replay._time
     train(learner, replay, 1)
-    used, _ = learner._fresh
+    used = learner._fresh.positions
     assert used.start.max() + 3 < newest
     assert replay._time == newest + 3
 
@@ -59,9 +37,9 @@ def test_latents_return_to_where_they_came_from(build):
     replay = filled()
     learner = build(replay)
     learner.update()
-    positions, latents = learner._fresh
+    positions, latents = learner._fresh.positions, learner._fresh.latents
     before = tiny.contents(replay)
-    learner.pending()
+    learner.arrays()
     after = tiny.contents(replay)
 
     # Windows of `contents` begin at every (env, start); a window's latents
@@ -80,35 +58,6 @@ def test_latents_return_to_where_they_came_from(build):
     assert (after["deter"] != before["deter"]).any()
 
 
-def test_a_resumed_run_goes_on_as_if_it_had_not_been_interrupted(
-    build, tmp_path
-):
-    replay = filled()  # Capacity 20 per environment: it wraps.
-    learner = build(replay)
-    train(learner, replay, 4)
-    for step in tiny.steps(2, 90):  # Between a draw and its use.
-        replay.add(step)
-    checkpoints = Checkpoints(tmp_path)
-    pending = learner.pending()
-    checkpoints.save(1, learner.state, replay, pending, {})
-    checkpoints.close()
-    train(learner, replay, 6, start=100)
-
-    again = tiny.make_replay()
-    checkpoints = Checkpoints(tmp_path)
-    state, pending, _ = checkpoints.restore(tiny.Agent().init(), again)
-    checkpoints.close()
-    resumed = build(again, state)
-    assert resumed.updates == 4
-    resumed.restore_pending(pending)
-    train(resumed, again, 6, start=100)
-
-    tiny.assert_equal(resumed.state, learner.state)
-    tiny.assert_equal(resumed.pending(), learner.pending())
-    tiny.assert_equal(tiny.contents(again), tiny.contents(replay))
-    assert int(resumed.state.updates) == resumed.updates == 10
-
-
 def test_saving_changes_nothing_for_the_run(build):
     states = []
     for save in (False, True):
@@ -117,8 +66,8 @@ def test_saving_changes_nothing_for_the_run(build):
         for index in range(5):
             train(learner, replay, 1, start=20 + 3 * index)
             if save:
-                learner.pending()
-        learner.pending()
+                learner.arrays()
+        learner.arrays()
         states.append((learner.state, tiny.contents(replay)))
     tiny.assert_equal(*states)
 
@@ -138,7 +87,7 @@ def test_a_slow_thread_changes_nothing(build, monkeypatch):
         monkeypatch.setattr(replay, "gather", slowly)
         learner = build(replay)
         train(learner, replay, 10)
-        learner.pending()
+        learner.arrays()
         monkeypatch.undo()
         states.append((learner.state, tiny.contents(replay)))
     tiny.assert_equal(*states)
@@ -160,7 +109,7 @@ class Latent:
 
 def test_no_update_is_waited_for_before_the_next_is_on_its_way(build):
     log = []
-    agent = tiny.Agent()
+    agent = Agent()
     inner = agent.update
 
     def update(state, batch, key):
@@ -201,6 +150,93 @@ def test_metrics_are_means_and_stay_on_the_device_until_asked(build):
     assert learner.metrics() == {}
     learner.update()
     assert learner.metrics()["opt/updates"] == 4
+
+
+# Threads
+
+
+class Compiler:
+    """Stands for a jitted update that takes long to compile."""
+
+    def __init__(self, update, error=None):
+        self.update, self.error = update, error
+        self.finish = threading.Event()
+
+    def lower(self, *args):
+        return self
+
+    def compile(self):
+        self.finish.wait(60)
+        if self.error:
+            raise self.error
+        return self.update
+
+
+def test_nobody_need_wait_for_the_compiler(build):
+    agent = Agent()
+    compiler = agent.update = Compiler(agent.update)
+    learner = build(filled(), agent=agent)
+    assert learner.ready(0)  # nothing compiles yet
+    learner.compile()
+    assert not learner.ready(0.01)
+    learner.close()
+    assert not learner.ready(0)
+    compiler.finish.set()
+    assert learner.ready(60)
+    learner.update()
+    assert learner.updates == 1
+
+
+def test_an_error_of_the_compiler_comes_out(build):
+    agent = Agent()
+    agent.update = Compiler(agent.update, MemoryError("no room to compile"))
+    agent.update.finish.set()
+    learner = build(filled(), agent=agent)
+    learner.compile()
+    assert learner.ready(60)
+    with pytest.raises(MemoryError, match="no room to compile"):
+        learner.update()
+
+
+LEAVE = """
+import sys, time
+from pathlib import Path
+import jax
+from dreamer.run.threads import run_program
+from dreamer.run.learner import Learner
+from tests.run.learning import Agent, filled
+
+class Slow:
+    def lower(self, *args):
+        return self
+    def compile(self):
+        time.sleep(600)
+
+def main():
+    agent = Agent()
+    agent.update = Slow()
+    key = jax.random.key(0)
+    learner = Learner(agent, agent.init(), filled(), 4, key, Path("."), 1)
+    learner.compile()
+    assert not learner.ready(0.1)
+    learner.close()
+    print("saved")
+    return 75
+
+run_program(main)
+"""
+
+
+def test_a_process_ends_while_its_update_is_being_compiled():
+    ended = subprocess.run(
+        [sys.executable, "-c", LEAVE],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (75, "saved\n"), ended.stderr
 
 
 def test_an_error_in_the_thread_comes_out_and_nothing_hangs(build):

@@ -1,50 +1,23 @@
-"""The logger: the authors' form, killed and resumed runs, every output."""
+"""The logger: the authors' form, every output, disks that fail."""
 
-import json
+import errno
 import math
 import os
-import struct
+import subprocess
 import sys
+import threading
+import time
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.event_pb2 import SessionLog
 
 from dreamer.config import Config, ConfigError
-from dreamer.run.logger import Logger
+from tests.run.logs import ALL, assert_same, events, log, make, rows, scalars
 
-
-def make(logdir, outputs=("jsonl",)):
-    return Logger(logdir, Config(), outputs)
-
-
-def rows(path):
-    def reject(name):
-        raise AssertionError(f"{name} is not JSON")
-
-    lines = path.read_text().splitlines()
-    return [json.loads(line, parse_constant=reject) for line in lines]
-
-
-def events(logdir):
-    """Reads TensorBoard's record files: length, crc, data, crc."""
-    found = []
-    for path in sorted(logdir.glob("events.out.tfevents.*")):
-        data = path.read_bytes()
-        while data:
-            (length,) = struct.unpack("<Q", data[:8])
-            found.append(Event.FromString(data[12 : 12 + length]))
-            data = data[16 + length :]
-    return found
-
-
-def scalars(logdir):
-    return [
-        (event.step, value.tag, value.simple_value)
-        for event in events(logdir)
-        for value in event.summary.value
-    ]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_form_of_the_files(tmp_path):
@@ -69,25 +42,26 @@ def test_lines_are_there_at_once(tmp_path):
     logger.close()
 
 
-def test_each_line_is_one_write(tmp_path, monkeypatch):
+def test_each_line_is_one_write(tmp_path):
     writes = []
     logger = make(tmp_path)
-    file = types.SimpleNamespace(
-        write=lambda data: writes.append(data) or len(data), close=list
-    )
-    monkeypatch.setattr(logger._sinks[0], "_file", file)
+    logger.truncate_after(0)
+    file = logger._metrics[0].file
+    handle = file._file
+
+    class Noted:
+        def __getattr__(self, name):
+            return getattr(handle, name)
+
+        def write(self, data):
+            writes.append(bytes(data))
+            return handle.write(data)
+
+    file._file = Noted()
     logger.scalars(4, {f"metric{i}": i / 3 for i in range(5000)})
     assert len(writes) == 1
     assert writes[0].endswith(b"}\n")
     logger.close()
-
-
-def test_a_full_disk_is_not_passed_over(tmp_path, monkeypatch):
-    logger = make(tmp_path)
-    file = types.SimpleNamespace(write=lambda data: 3, close=list)
-    monkeypatch.setattr(logger._sinks[0], "_file", file)
-    with pytest.raises(OSError, match=r"metrics\.jsonl"):
-        logger.scalars(4, {"a": 1.0})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -97,45 +71,6 @@ def test_not_finite_is_null(tmp_path, value):
     logger.close()
     expected = [{"step": 4, "a": None, "b": 2.0}]
     assert rows(tmp_path / "metrics.jsonl") == expected
-
-
-def test_continues_files_and_removes_a_torn_line(tmp_path):
-    first = make(tmp_path)
-    first.episode(4, 1.0, 10)
-    first.close()
-    for name in ("metrics.jsonl", "scores.jsonl"):
-        with (tmp_path / name).open("a") as file:
-            file.write('{"step": 8, "episode/sc')
-    second = make(tmp_path)
-    second.episode(12, 2.0, 10)
-    second.close()
-    for name in ("metrics.jsonl", "scores.jsonl"):
-        assert [row["step"] for row in rows(tmp_path / name)] == [4, 12]
-
-
-def test_a_file_that_is_one_torn_line(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 8')
-    make(tmp_path).close()
-    assert (tmp_path / "metrics.jsonl").read_text() == ""
-
-
-def test_truncate_after(tmp_path):
-    first = make(tmp_path)
-    for frames in (4, 8, 12):
-        first.episode(frames, float(frames), 10)
-    first.close()
-    second = make(tmp_path)
-    second.truncate_after(8)
-    second.episode(12, 99.0, 10)
-    second.close()
-    assert rows(tmp_path / "scores.jsonl") == [
-        {"step": 4, "episode/score": 4.0},
-        {"step": 8, "episode/score": 8.0},
-        {"step": 12, "episode/score": 99.0},
-    ]
-    steps = [row["step"] for row in rows(tmp_path / "metrics.jsonl")]
-    assert steps == [4, 8, 12]
-    assert sorted(os.listdir(tmp_path)) == ["metrics.jsonl", "scores.jsonl"]
 
 
 def test_tensorboard(tmp_path):
@@ -153,17 +88,124 @@ def test_tensorboard(tmp_path):
     assert len(rows(tmp_path / "scores.jsonl")) == 1
 
 
-def test_tensorboard_hides_what_a_resumed_run_logs_anew(tmp_path):
+def test_event_files_follow_on_each_other_by_name(tmp_path, monkeypatch):
+    """Whatever the clock says, on this machine or on the one before."""
+    monkeypatch.setattr(time, "time", lambda: 2e9)
+    (tmp_path / "events.out.tfevents.profile-empty").touch()
+    for frames in (4, 8, 12):
+        logger = make(tmp_path, ("tensorboard",))
+        logger.scalars(frames, {"a": 1.0})
+        logger.close()
+        monkeypatch.setattr(time, "time", lambda: 1e9)
+    (tmp_path / "events.out.tfevents.profile-empty").unlink()
+    assert [step for step, _, _ in scalars(tmp_path)] == [4, 8, 12]
+
+
+def test_tensorboard_that_is_open_forgets_what_was_cut_off(tmp_path):
     logger = make(tmp_path, ("tensorboard",))
     logger.truncate_after(400)
     logger.scalars(404, {"a": 1.0})
     logger.close()
-    starts = [
-        event.step
-        for event in events(tmp_path)
-        if event.session_log.status == SessionLog.START
-    ]
-    assert starts == [401]
+    first, start, _ = events(tmp_path)
+    assert first.file_version == "brain.Event:2"
+    assert start.session_log.status == SessionLog.START
+    assert start.step == 401
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MiB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this user may not mount a file system")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def test_full_disk(small_disk, tmp_path, capfd):
+    """Rows wait in memory, and all are there when there is room again."""
+    threads = threading.active_count()
+    logger = make(small_disk, ALL)
+    logger.truncate_after(0)
+    log(logger, 4, 400)
+    assert logger.error is None
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "fill").write_bytes(bytes(2**20))
+    log(logger, 400, 4000)  # more than fits into the files' last blocks
+    logger.flush()
+    logger.sync()
+    assert logger.error.errno == errno.ENOSPC
+    written = len(rows(small_disk / "metrics.jsonl")), len(scalars(small_disk))
+    assert 100 < min(written) < max(written) < 1400
+    (small_disk / "fill").unlink()
+    log(logger, 4000, 4004)
+    assert logger.error is None
+    logger.close()
+    assert threading.active_count() == threads
+    assert capfd.readouterr() == ("", "")
+    expected = make(tmp_path / "large", ALL)
+    expected.truncate_after(0)
+    log(expected, 4, 4004)
+    expected.close()
+    assert_same(small_disk, tmp_path / "large")
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from dreamer.config import Config
+from dreamer.run.logger import Logger
+
+# Python ignores SIGXFSZ: a write beyond the limit is an error.
+logger = Logger(Path(sys.argv[1]), Config(), ("jsonl", "tensorboard"))
+logger.truncate_after(0)
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+for frames in range(100):
+    logger.episode(frames, 1.0, 10)
+    logger.sync()
+    logger.flush()
+print(logger.error.strerror)
+if len(sys.argv) > 2:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+logger.close()
+print(logger.error)
+"""
+
+
+@pytest.mark.parametrize("again", [[], ["again"]], ids=["stays", "passes"])
+def test_files_that_may_not_grow(tmp_path, again):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path), *again],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, last = done.stdout.splitlines()
+    assert first == os.strerror(errno.EFBIG)
+    assert (last == "None") == bool(again)
+    steps = [row["step"] for row in rows(tmp_path / "scores.jsonl")]
+    assert steps == list(range(100 if again else len(steps)))
+    assert len(steps) > 10
+    steps = [x[0] for x in scalars(tmp_path) if x[1] == "episode/score"]
+    assert steps == list(range(100 if again else len(steps)))
+
+
+def test_close_cannot_raise_either(tmp_path):
+    logger = make(tmp_path / "run", ALL)
+    (tmp_path / "run").rmdir()
+    logger.episode(4, 1.0, 10)
+    logger.sync()
+    logger.flush()
+    logger.close()
+    assert logger.error.errno == errno.ENOENT
 
 
 def test_wandb_missing(tmp_path, monkeypatch):
@@ -193,3 +235,19 @@ def test_wandb_continues_its_run(tmp_path, monkeypatch):
     assert started[0]["config"]["task"] == Config().task
     assert math.isnan(logged[0][1]["a"])
     assert logged[1] == (8, {"a": 1.0})
+
+
+def test_wandb_fails(tmp_path, monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise BrokenPipeError(errno.EPIPE, "gone")
+
+    run = types.SimpleNamespace(log=fail, finish=fail)
+    wandb = types.SimpleNamespace(init=lambda **options: run)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    logger = make(tmp_path, ("wandb", "jsonl"))
+    for frames in (4, 8):
+        logger.scalars(frames, {"a": 1.0})
+    logger.close()
+    assert logger.error is None
+    assert capsys.readouterr().err.count("\n") == 1
+    assert len(rows(tmp_path / "metrics.jsonl")) == 2

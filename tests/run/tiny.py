@@ -51,6 +51,21 @@ class Envs:
                 self.time[i] += 1
         return self.observe()
 
+    def state(self):
+        places = np.array([self.episode, self.time])
+        return {"places": places, "saved": np.ones(2, bool)}
+
+    def restore(self, state, obs):
+        self.episode, self.time = state["places"].tolist()
+        lost = np.flatnonzero(~state["saved"])
+        for i in lost:
+            self.episode[i] += 1
+            self.time[i] = 0
+        now = self.observe()
+        for key, x in now.items():
+            x[state["saved"]] = obs[key][state["saved"]]
+        return now, lost.tolist()
+
     def observe(self):
         time = np.array(self.time)
         ends = [x[e] for x, e in zip(self.lengths, self.episode, strict=True)]
@@ -117,7 +132,7 @@ class Agent:
 
 def make_replay(capacity=40, length=3, seed=0):
     return Replay(
-        replay_fields(Envs),
+        replay_fields(Envs.obs_spaces, Envs.action_space),
         Agent.latents,
         envs=2,
         capacity=capacity,

@@ -1,32 +1,17 @@
-"""What a run is built from: seeds after a resume, and the replay's size."""
+"""What a run is built from: the replay's size, a checkpoint's contents."""
 
 import types
 
 import pytest
 
-from dreamer.config import load
-from dreamer.run import state
-from dreamer.run.state import make_replay, with_fresh_episodes
+from dreamer.config import ConfigError, load
+from dreamer.run import parts
+from dreamer.run.parts import check_complete, make_replay
 from tests.run import tiny
 
 
 def config(*flags):
     return load(["--configs", "debug", *flags, "--logdir", "unused"])
-
-
-def test_seeds_of_environments():
-    fresh = {
-        (seed, steps): with_fresh_episodes(
-            config("--seed", str(seed)), steps
-        ).seed
-        for seed in (0, 1)
-        for steps in (0, 100, 200)
-    }
-    assert fresh[0, 0] == 0
-    assert fresh[1, 0] == 1
-    assert len(set(fresh.values())) == 6
-    assert with_fresh_episodes(config(), 100).seed == fresh[0, 100]
-    assert with_fresh_episodes(config(), 100).run == config().run
 
 
 @pytest.mark.parametrize(
@@ -51,9 +36,19 @@ def test_a_replay_that_does_not_fit_is_not_made(monkeypatch):
         made.append((capacity, each))
         raise ValueError("too much")
 
-    monkeypatch.setattr(state, "fits_in_ram", refuse)
-    monkeypatch.setattr(state, "Replay", types.SimpleNamespace)
+    monkeypatch.setattr(parts, "fits_in_ram", refuse)
+    monkeypatch.setattr(parts, "Replay", types.SimpleNamespace)
     with pytest.raises(ValueError, match="too much"):
         make_replay(config(), tiny.Envs(), tiny.Agent(), 0)
     # Observation, reward, three flags, action; deter and stoch.
     assert made == [(300, 8 + 4 + 3 + 4 + 6 + 2)]
+
+
+@pytest.mark.parametrize("missing", ["envs", "driver", "owed", "ratio"])
+def test_a_checkpoint_that_lacks_something(missing):
+    arrays = {"learner": {}, "driver": {}, "envs": {}}
+    counters = {"policy_steps": 1, "ratio": {}, "asked": 1, "owed": 0}
+    check_complete(arrays, counters)
+    (arrays if missing in arrays else counters).pop(missing)
+    with pytest.raises(ConfigError, match=f"it lacks {missing}"):
+        check_complete(arrays, counters)

@@ -1,0 +1,161 @@
+"""The directory of one checkpoint, which NumPy alone can read.
+
+    meta.json        counters, the replay's manifest, lists and checksums
+    state.arrays     the train state
+    <owner>.arrays   of every other owner of arrays
+
+A byte that changed anywhere is noticed.  Nothing is pickled:
+
+    meta = json.load(open("meta.json"))["meta"]
+    with open("state.arrays", "rb") as stream:
+        state = {name: np.load(stream) for name, dtype, shape
+                 in meta["files"]["state"]["arrays"]}
+
+where bfloat16 comes as uint16 and needs `.view(ml_dtypes.bfloat16)`.
+Next: ../replay/files.py for the files of arrays.
+"""
+
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dreamer.agent.agent import TrainState
+from dreamer.replay import Damaged, Spec, files
+
+FORMAT = 2  # 1 was written by Orbax
+Arrays = dict[str, dict[str, np.ndarray]]
+"""Host arrays by their owner and name."""
+
+
+def leaves(state: TrainState) -> dict[str, Any]:
+    """Arrays of a state by their names, as in params/actor/kernel."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    }
+
+
+def copies(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """On the host, of our own: what JAX gives may be a donated buffer."""
+    for array in arrays.values():
+        if isinstance(array, jax.Array):
+            array.copy_to_host_async()
+    return {name: np.array(array) for name, array in arrays.items()}
+
+
+def file_of(path: Path, owner: str) -> Path:
+    """Where the arrays of one owner are."""
+    return path / f"{owner}.arrays"
+
+
+def entry(spec: Spec, crc32: int) -> dict[str, Any]:
+    """What the meta file says of a file of arrays."""
+    return {"crc32": crc32, "arrays": files.spec_to_json(spec)}
+
+
+def write_meta(path: Path, meta: dict[str, Any]) -> None:
+    """Writes `counters`, `replay` and `files`, an entry for each owner.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    body = json.dumps({"format": FORMAT, **meta}).encode()
+    with files.new_file(path / "meta.json") as stream:
+        stream.write(_seal(body))
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """What `write_meta` wrote.
+
+    Raises:
+      Damaged: it is not as it was written.
+      ValueError: it was written by another version of the format.
+    """
+    if (path / "meta" / "metadata").exists():
+        raise _other_format(path, 1)
+    with files.open_to_read(path / "meta.json") as stream:
+        content = stream.read()
+    try:
+        meta = json.loads(_unseal(content))
+        version = meta["format"]
+        if type(version) is not int:
+            raise TypeError(version)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise Damaged(f"{path / 'meta.json'}: damaged") from error
+    if version != FORMAT:
+        raise _other_format(path, version)
+    for key in ("counters", "replay", "files"):
+        if type(meta.get(key)) is not dict:
+            raise Damaged(f"{path / 'meta.json'}: damaged, it has no {key}")
+    return meta
+
+
+def read_arrays(
+    path: Path, meta: dict[str, Any], like: TrainState
+) -> tuple[TrainState, Arrays]:
+    """The train state, NumPy arrays in the shape of `like`, and the others.
+
+    Raises:
+      Damaged: a file is not as it was written.
+      ValueError: the state has other arrays than `like`.
+    """
+    arrays = {}
+    for owner, value in {"state": None, **meta["files"]}.items():
+        fits = isinstance(value, dict) and {"crc32", "arrays"} <= value.keys()
+        if not fits or not re.fullmatch("[a-z_]{1,40}", owner):
+            raise Damaged(f"{path}: damaged, {owner[:40]!r} is no file of it")
+        spec = files.spec_from_json(value["arrays"])
+        if owner == "state":
+            _check_sizes(path, spec, files.spec_of(leaves(like)))
+        name = file_of(path, owner)
+        arrays[owner] = files.read_arrays(name, spec, value["crc32"])
+    state = jax.tree.unflatten(
+        jax.tree.structure(like), arrays.pop("state").values()
+    )
+    return state, arrays
+
+
+def _check_sizes(path: Path, saved: Spec, here: Spec) -> None:
+    if list(saved.items()) == list(here.items()):
+        return
+    for name in [*saved, *here]:
+        sides = [
+            f"{np.dtype(spec[name][1])}{list(spec[name][0])}"
+            if name in spec
+            else "none"
+            for spec in (saved, here)
+        ]
+        if sides[0] != sides[1]:
+            break
+    raise ValueError(
+        f"{path}: this checkpoint is of an agent of other sizes:"
+        f" {name[:80]!r} is {sides[0]} in it, {sides[1]} here"
+    )
+
+
+def _other_format(path: Path, version: int) -> ValueError:
+    return ValueError(
+        f"{path}: this checkpoint has format {version}, and this version"
+        f" reads format {FORMAT}"
+    )
+
+
+def _seal(body: bytes) -> bytes:
+    """JSON that tells whether a byte of it has changed.
+
+    Every format from 2 on does it so, lest damage look like another format.
+    """
+    return b'{"crc32": "%08x", "meta": %s}\n' % (zlib.crc32(body), body)
+
+
+def _unseal(content: bytes) -> bytes:
+    body = content[len(_seal(b"")) - len("}\n") : -len("}\n")]
+    if content != _seal(body):
+        raise ValueError("another checksum")
+    return body

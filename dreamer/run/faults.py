@@ -1,0 +1,103 @@
+"""Out of memory, in one line that says what to change.
+
+Host memory ends as Python's `MemoryError`, device memory as an error of XLA
+whose wording depends on the device, its allocator and the library that asked.
+Where Linux has promised more than there is, it kills the process without a
+word instead; the checks before the first step (plan.py, ../replay/memory.py)
+are against that.
+"""
+
+import errno
+import os
+import re
+
+import jax
+
+from dreamer.config import Config
+from dreamer.presets import presets
+from dreamer.run.plan import gigabytes
+
+# "allocate 4770354232 bytes", "allocate 8.00GiB", "request for 2.99GiB",
+# NumPy's "allocate 7.45 GiB", and TPUs' "Used 21.95G of 15.48G hbm".
+AMOUNT = re.compile(
+    r"(?:allocat\w*|request for|Used) ([\d.]+) ?(bytes|[KMGTPE])",
+    re.IGNORECASE,
+)
+BYTES = {"bytes": 1} | {x: 1024**i for i, x in enumerate("KMGTPE", 1)}
+# Of CUDA and of its libraries, when nothing was left for their own needs.
+CUDA = (
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "the resource allocation failed",
+    "dnn_support != nullptr",
+    "without BLAS support",
+)
+# RESOURCE_EXHAUSTED too, but for memory within a chip, by no fault of ours.
+ON_CHIP = re.compile("shared memory|vmem|smem", re.IGNORECASE)
+FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+
+
+def explain(error: BaseException, config: Config) -> str | None:
+    """One line if memory ran out, on host or device; nothing otherwise."""
+    message = str(error)
+    if isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno == errno.ENOMEM
+    ):
+        return f"out of memory: {_what(message)}; {_host(config)}"
+    if not isinstance(error, jax.errors.JaxRuntimeError):
+        return None
+    exhausted = message.startswith("RESOURCE_EXHAUSTED")
+    if exhausted and ON_CHIP.search(message):
+        return None
+    if not exhausted and not any(words in message for words in CUDA):
+        return None
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        advice = f"{_device(config)}; or {_host(config)}"
+        return f"out of memory: {_what(message)}; {advice}"
+    line = f"out of device memory: {_what(message)} on {device}"
+    stats = device.memory_stats() or {}
+    if limit := stats.get("bytes_limit"):
+        line += f", where JAX may use {gigabytes(limit)}"
+    line += f"; {_device(config)}"
+    if device.platform == "gpu":
+        line += "; end other programs on this GPU"
+        if not any(name in os.environ for name in FRACTIONS):
+            line += f", set {FRACTIONS[0]}=0.9 (by default 0.75)"
+    return line
+
+
+def _what(message: str) -> str:
+    found = AMOUNT.search(message)
+    if found is None:
+        return "an allocation failed"
+    number, unit = found.groups()
+    unit = unit.lower() if len(unit) > 1 else unit.upper()
+    size = float(number.rstrip(".")) * BYTES[unit]
+    return f"an allocation of {gigabytes(size)} failed"
+
+
+def _host(config: Config) -> str:
+    size, envs = config.replay.size, config.run.envs
+    return f"reduce replay.size={size} or run.envs={envs}"
+
+
+def _device(config: Config) -> str:
+    batch, length = config.batch_size, config.batch_length
+    line = f"reduce batch_size={batch} or batch_length={length}"
+    smaller = _smaller(config)
+    return f"{line}, or take the preset {smaller}" if smaller else line
+
+
+def _smaller(config: Config) -> str | None:
+    """The largest preset of a model smaller than this one."""
+    key = "agent.dyn.rssm.deter"
+    deter = {
+        name: layer.values[key]
+        for name, layer in presets().items()
+        if name.startswith("size") and key in layer.values
+    }
+    own = config.agent.dyn.rssm.deter
+    names = [name for name in deter if deter[name] < own]
+    return max(names, key=deter.__getitem__, default=None)

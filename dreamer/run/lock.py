@@ -1,0 +1,143 @@
+"""One run at a time in a logdir.
+
+The lock is the kernel's, on the file `<logdir>/lock`: it ends with the
+process, in whatever way that dies, so that nobody ever has to clear one up.
+The file says who has it, or had it last. It stays when a run is over:
+whoever removed it could take the lock from a run that is just starting.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from dreamer.config import ConfigError
+
+FILE = "lock"
+PATIENCE = 1.0  # seconds; somebody else's `check` holds a lock for an instant
+# What file systems say that have no locks: Lustre without -o flock, FUSE.
+UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+
+
+def check(logdir: Path) -> None:
+    """Looks whether a run is going on, and changes nothing.
+
+    Raises:
+      ConfigError: there is one; in a line that says which.
+      OSError: the file is there and cannot be read.
+    """
+    try:
+        file = os.open(logdir / FILE, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        # Shared, for over NFS an exclusive lock asks to write.
+        if not _try_lock(file, fcntl.LOCK_SH):
+            raise _taken(logdir)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+    finally:
+        os.close(file)
+
+
+def acquire(logdir: Path) -> "Lock":
+    """Takes the lock, and makes folder and file if need be.
+
+    Of processes that do this at once, exactly one succeeds.
+
+    Raises:
+      ConfigError: another run has it; in a line that says which.
+      OSError: the file cannot be written.
+    """
+    logdir.mkdir(parents=True, exist_ok=True)
+    # Python opens files so that a program which it starts does not have them.
+    file = os.open(logdir / FILE, os.O_RDWR | os.O_CREAT, 0o666)
+    lock = Lock(file)
+    try:
+        lock.warning = _wait_for_lock(logdir, file)
+        owner = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        os.ftruncate(file, 0)
+        os.write(file, json.dumps(owner).encode() + b"\n")
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+class Lock:
+    """A lock that this process holds; also a context manager.
+
+    Attributes:
+      warning: where the file system has no locks, a line that says so; the
+        run can go on, but nothing keeps a second one out.
+    """
+
+    def __init__(self, file: int) -> None:
+        self.warning: str | None = None
+        self._file: int | None = file
+        # A forked child would keep the lock for longer than we live.
+        os.register_at_fork(after_in_child=self.release)
+
+    def release(self) -> None:
+        """Gives the lock up. In a forked child: the parent keeps it."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.release()
+
+
+def _try_lock(file: int, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _wait_for_lock(logdir: Path, file: int) -> str | None:
+    """Locks the file, or returns a warning that it is not possible."""
+    end = time.monotonic() + PATIENCE
+    try:
+        while not _try_lock(file, fcntl.LOCK_EX):
+            if time.monotonic() > end:
+                raise _taken(logdir)
+            time.sleep(0.02)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        return (
+            f"logdir={logdir}: this file system has no locks"
+            f" ({error.strerror}); take care that no other run uses it"
+        )
+    return None
+
+
+def _taken(logdir: Path) -> ConfigError:
+    """What to tell a second run. The first may be just writing its line."""
+    who = ""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        owner = json.loads((logdir / FILE).read_bytes())
+        who = (
+            f" (process {owner['pid']} on host {owner['host']},"
+            f" since {owner['since']})"
+        )
+    return ConfigError(
+        f"logdir={logdir}: a run is going on here already{who}; stop it or"
+        " use another logdir"
+    )

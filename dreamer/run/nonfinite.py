@@ -1,0 +1,106 @@
+"""Updates whose loss or gradients were not finite: kept, told, bounded.
+
+The agent does not apply such an update (agent/agent.py).  One now and then
+does no harm; many in a row mean that the run will not recover by itself.
+Next: learner.py, which notices them.
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+KEPT = 10  # batches in a logdir
+
+
+class Diverged(RuntimeError):
+    """Too many updates in a row were not applied. The message is one line."""
+
+
+class NonFinite:
+    """Counts the updates that were not applied and keeps their batches.
+
+    Batches lie in `<logdir>/nonfinite/update-<n>.npz`, at most `KEPT` of
+    them, for `numpy.load(path, allow_pickle=False)`: every array of the batch
+    as `batch/<name>`, and `env` and `start`, where it came from in the replay.
+    Types that NumPy does not have, such as bfloat16, are float32 there, which
+    holds the same values.
+
+    Args:
+      logdir: of the run.
+      limit: of updates in a row.
+
+    Attributes:
+      in_row: updates that were not applied since the last one that was.
+      reports: a line for each; whoever shows them takes them away.
+    """
+
+    def __init__(self, logdir: Path, limit: int) -> None:
+        self._folder = logdir / "nonfinite"
+        self._limit = limit
+        self.in_row = 0
+        self.reports: list[str] = []
+
+    def note(
+        self, update: int, applied: bool, batch: Mapping[str, jax.Array]
+    ) -> None:
+        """Takes an update into account, in the order of updates.
+
+        Args:
+          update: its number.
+          applied: whether its numbers were finite.
+          batch: what `_save` writes.
+        """
+        if applied:
+            self.in_row = 0
+            return
+        self.in_row += 1
+        self.reports.append(
+            f"update {update:,}: loss or gradient is not finite; it was not"
+            f" applied; {self._save(update, batch)}"
+        )
+
+    def check(self, update: int) -> None:
+        """Sees that the run may go on.
+
+        Args:
+          update: the last one that was noted.
+
+        Raises:
+          Diverged: too many in a row were not applied.
+        """
+        if self.in_row < self._limit:
+            return
+        raise Diverged(
+            f"{self.in_row:,} updates in a row, from update"
+            f" {update - self.in_row + 1:,} on, had a loss or gradient that is"
+            f" not finite; their batches are in {self._folder}; begin another"
+            " run with a lower agent.opt.lr or --jax.compute_dtype float32"
+        )
+
+    def _save(self, update: int, batch: Mapping[str, jax.Array]) -> str:
+        """Where the batch is, or why it is not."""
+        path = self._folder / f"update-{update}.npz"
+        partial = path.with_suffix(".partial")
+        try:
+            kept = set(self._folder.glob("update-*.npz"))
+            if path not in kept and len(kept) >= KEPT:
+                return f"{KEPT} batches are in {self._folder}, so not this one"
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with open(partial, "wb") as stream:
+                np.savez(stream, **{k: _plain(v) for k, v in batch.items()})
+            os.replace(partial, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            return f"its batch could not be saved ({error.strerror})"
+        return f"its batch is in {path}"
+
+
+def _plain(array: jax.Array) -> np.ndarray:
+    """On the host, of a type that every NumPy knows."""
+    host = np.asarray(array)
+    return host.astype(np.float32) if host.dtype.isbuiltin != 1 else host

@@ -1,0 +1,65 @@
+"""What a run is made of and made from, seen to before it is built.
+
+Next: state.py, which builds it.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from dreamer.agent.agent import Agent
+from dreamer.config import Config, ConfigError
+from dreamer.envs.vector import Envs
+from dreamer.replay import Replay, bytes_per_step, fits_in_ram
+from dreamer.run.driver import replay_fields
+
+
+def check_complete(
+    arrays: dict[str, dict[str, np.ndarray]], counters: dict[str, Any]
+) -> None:
+    """Sees that a checkpoint has all that a run goes on from.
+
+    Raises:
+      ConfigError: something is missing.
+    """
+    missing = {"learner", "driver", "envs"} - arrays.keys()
+    missing |= {"policy_steps", "ratio", "asked", "owed"} - counters.keys()
+    if missing:
+        raise ConfigError(
+            f"the checkpoint is not of a run: it lacks {min(missing)}"
+        )
+
+
+def make_replay(
+    config: Config, envs: Envs, agent: Agent, policy_steps: int
+) -> Replay:
+    """A replay no larger than the run's own steps.
+
+    Args:
+      config: all settings.
+      envs: whose steps it holds.
+      agent: whose latents it holds.
+      policy_steps: done before; they fit whatever `run.steps` is now.
+
+    Raises:
+      ValueError: names the RAM that is needed and the RAM there is.
+    """
+    fields, latents = (
+        replay_fields(envs.obs_spaces, envs.action_space),
+        agent.latents,
+    )
+    window = config.replay_context + config.batch_length
+    steps = max(config.run.steps, policy_steps)
+    each = -(-min(config.replay.size, steps) // envs.num)  # rounded up
+    capacity = max(each, window) * envs.num
+    fits_in_ram(capacity, bytes_per_step(fields, latents))
+    return Replay(
+        fields,
+        latents,
+        envs=envs.num,
+        capacity=capacity,
+        context=config.replay_context,
+        length=config.batch_length,
+        seed=config.seed,
+        online=config.replay.online,
+    )

@@ -1,0 +1,57 @@
+"""Work beside the run, for which a program need not wait at its end.
+
+XLA compiles for minutes and cannot be interrupted.  Python waits for its
+threads before it ends; if it did not, XLA would crash for lack of what it
+stands on.  So a program that has to end while something compiles ends by
+`run_program`.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NoReturn, TypeVar
+
+T = TypeVar("T")
+
+_running: set[Future] = set()
+
+
+def start(name: str, function: Callable[..., T], *args: Any) -> Future[T]:
+    """Calls a function in a thread of its own, whose name begins so.
+
+    Returns:
+      What it will have returned or raised.
+    """
+    thread = ThreadPoolExecutor(1, name)
+    future = thread.submit(function, *args)
+    _running.add(future)
+    future.add_done_callback(_running.discard)
+    thread.shutdown(wait=False)
+    return future
+
+
+def running() -> bool:
+    """Whether something that `start` began has not ended."""
+    return not all(future.done() for future in list(_running))
+
+
+def run_program(main: Callable[[], int]) -> NoReturn:
+    """Runs a program and ends the process with the exit code it returns.
+
+    What `main` opened it must have closed: if something is running still,
+    the process ends at once, without the clean-up of Python's end.
+    """
+    try:
+        code = main()
+    except BaseException:
+        if not running():
+            raise
+        traceback.print_exc()
+        code = 1
+    if running():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

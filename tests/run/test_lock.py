@@ -1,0 +1,196 @@
+"""One run in a logdir, whatever dies, wherever it is started."""
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dreamer.config import ConfigError
+from dreamer.run import lock as lock_module
+from dreamer.run.lock import acquire, check
+
+ROOT = Path(__file__).resolve().parents[2]
+# Takes the lock, says so, and waits until its input is closed.
+HOLD = """
+import sys
+from pathlib import Path
+from dreamer.config import ConfigError
+from dreamer.run.lock import acquire, check
+try:
+    lock = acquire(Path(sys.argv[1]))
+except ConfigError as error:
+    print("refused", error, flush=True)
+else:
+    print("locked", flush=True)
+    {then}
+    sys.stdin.read()
+"""
+
+
+def start(logdir, then="pass"):
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD.format(then=then), str(logdir)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def content(path):
+    return {x.name: x.read_bytes() for x in path.rglob("*")}
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(lock_module, "PATIENCE", 0.0)
+
+
+def test_looking_changes_nothing(tmp_path):
+    check(tmp_path / "no" / "such")
+    check(tmp_path)
+    (tmp_path / "file").touch()
+    check(tmp_path / "file")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_second_run_is_refused(tmp_path, impatient):
+    logdir = tmp_path / "new" / "run"
+    with acquire(logdir) as lock:
+        assert lock.warning is None
+        before = content(logdir)
+        for take in (check, acquire):
+            with pytest.raises(ConfigError) as error:
+                take(logdir)
+            line = str(error.value)
+            assert line.startswith(f"logdir={logdir}: a run is going on")
+            assert f"(process {os.getpid()} on host" in line
+            assert socket.gethostname() in line
+            assert "\n" not in line
+        assert content(logdir) == before
+    check(logdir)
+    acquire(logdir).release()
+    assert list(before) == ["lock"]
+    owner = json.loads(before["lock"])
+    assert owner["pid"] == os.getpid()
+    assert owner["since"].endswith("+00:00")
+
+
+@pytest.mark.parametrize("line", [b"", b'{"pid"', b"[]", b"\xff\x00"])
+def test_second_run_is_refused_before_the_first_said_who_it_is(
+    tmp_path, impatient, line
+):
+    with acquire(tmp_path):
+        (tmp_path / "lock").write_bytes(line)
+        with pytest.raises(ConfigError, match="here already; stop it or"):
+            check(tmp_path)
+
+
+def test_ends_with_its_process(tmp_path):
+    process = start(tmp_path)
+    assert process.stdout.readline() == "locked\n"
+    with pytest.raises(ConfigError, match=f"process {process.pid} "):
+        check(tmp_path)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    check(tmp_path)
+    acquire(tmp_path).release()
+
+
+@pytest.mark.parametrize(
+    "child",
+    [
+        "import os; child = os.fork() or sys.stdin.read()",
+        "import subprocess; subprocess.Popen(['sleep', '60'])",
+        "import subprocess; subprocess.Popen('sleep 60', shell=True,"
+        " close_fds=False)",
+        "import time; from multiprocessing import get_context as get;"
+        " get('forkserver').Process(target=time.sleep, args=(60,)).start()",
+    ],
+    ids=["fork", "program", "shell", "forkserver"],
+)
+def test_children_that_live_on_do_not_keep_it(tmp_path, child):
+    process = start(tmp_path, then=child + "; print('born', flush=True)")
+    for line in process.stdout:
+        if line == "born\n":
+            break
+    process.kill()
+    process.wait()
+    try:
+        acquire(tmp_path).release()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # the group has the children
+        process.stdin.close()
+        process.stdout.close()
+
+
+def test_of_many_at_once_one_wins(tmp_path):
+    logdir = tmp_path / "new" / "run"
+    processes = [start(logdir) for _ in range(6)]
+    said = [process.stdout.readline() for process in processes]
+    for process in processes:
+        process.communicate()
+    assert said.count("locked\n") == 1
+    winner = processes[said.index("locked\n")].pid
+    for line in said:
+        assert line == "locked\n" or f"(process {winner} on host" in line
+
+
+def test_somebody_who_only_looks_is_waited_for(tmp_path, monkeypatch):
+    (tmp_path / "lock").touch()
+    with (tmp_path / "lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        wait = []
+
+        def sleep(seconds):
+            wait.append(seconds)
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+        monkeypatch.setattr(lock_module.time, "sleep", sleep)
+        acquire(tmp_path).release()
+    assert len(wait) == 1
+
+
+@pytest.mark.parametrize(
+    "code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP]
+)
+def test_file_system_without_locks(tmp_path, monkeypatch, code):
+    def flock(file, kind):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / "lock").touch()
+    check(tmp_path)
+    with acquire(tmp_path) as lock:
+        assert f"logdir={tmp_path}: " in lock.warning
+        assert "\n" not in lock.warning
+
+
+def test_other_errors_are_raised(tmp_path, monkeypatch):
+    def flock(file, kind):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / "lock").touch()
+    for take in (check, acquire):
+        with pytest.raises(OSError, match="broken"):
+            take(tmp_path)
+
+
+def test_nothing_is_held_if_it_cannot_be_written(tmp_path, monkeypatch):
+    def write(file, data):
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as context:
+        context.setattr(lock_module.os, "write", write)
+        with pytest.raises(OSError, match="full"):
+            acquire(tmp_path)
+    check(tmp_path)
