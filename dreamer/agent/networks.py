@@ -47,8 +47,8 @@ class Init:
 
     def constant(self, shape: Sequence[int], value: float) -> nnx.Param:
         """One value throughout, float32."""
-        if self.rng is None:  # takes no memory
-            return nnx.Param(np.broadcast_to(np.float32(value), shape))
+        if not value:  # takes no memory until it is used
+            return nnx.Param(np.zeros(shape, np.float32))
         return nnx.Param(np.full(shape, value, np.float32))
 
 
