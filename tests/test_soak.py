@@ -169,7 +169,7 @@ def test_tormented(tmp_path, cache):
 @pytest.mark.long
 @pytest.mark.parametrize("envs", [1, 3])
 def test_tormented_for_long(tmp_path, cache, envs):
-    soak(tmp_path, cache, seed=envs, torments=30, steps=15_000, envs=envs)
+    soak(tmp_path, cache, seed=envs, torments=30, steps=5_000, envs=envs)
 
 
 def resident():
