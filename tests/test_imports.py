@@ -114,11 +114,19 @@ def test_parts_import_neither_one_another_nor_run(part):
             assert not wrong, f"{name} imports {sorted(wrong)}"
 
 
-@pytest.mark.parametrize("part", ["envs", "replay"])
-def test_envs_and_replay_never_reach_jax(part):
+@pytest.mark.parametrize("part", ["envs", "replay", "scores"])
+def test_light_parts_never_reach_jax(part):
     for name in MODULES:
         if part_of(name) == part:
             wrong = {other for other in reached(name) if JAX.match(other)}
+            assert not wrong, f"{name} imports {sorted(wrong)}"
+
+
+def test_scores_import_leaves_only():
+    for name in MODULES:
+        if part_of(name) == "scores":
+            others = {o for o in ours(name) if part_of(o) != "scores"}
+            wrong = others - LEAVES - PURE - {"dreamer", "dreamer.envs"}
             assert not wrong, f"{name} imports {sorted(wrong)}"
 
 

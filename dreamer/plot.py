@@ -1,0 +1,260 @@
+"""Plots and tabulates scores of runs beside the published ones.
+
+`python -m dreamer.plot --help` says how. `dreamer/scores/` does the work; its
+`__init__.py` is what to read next.
+"""
+
+import argparse
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import matplotlib
+
+from dreamer.options import one_line
+from dreamer.scores.averages import averages
+from dreamer.scores.comparison import Comparison, compare
+from dreamer.scores.figures import SETTINGS, learning_curves
+from dreamer.scores.published import BENCHMARKS, Window
+from dreamer.scores.runs import Run, read
+from dreamer.scores.table import heading, to_csv, to_markdown
+
+PROGRAM = "dreamer.plot"
+DESCRIPTION = """\
+Draws learning curves of Atari 100K and Atari 200M, one panel per game, and
+averages over games, beside published scores; writes them as tables too.
+Written for each benchmark: BENCHMARK.csv, BENCHMARK.md, BENCHMARK-curves.png
+and .svg, BENCHMARK-averages.png and .svg.
+
+Runs are averaged that have the same method: the preset with the model's size
+(and the train_ratio, if unusual), or else the name of DIR.
+"""
+KINDS = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"python -m {PROGRAM}",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "dirs",
+        metavar="DIR",
+        nargs="+",
+        type=Path,
+        help="where runs are, at any depth: folders with scores.jsonl and"
+        " config.yaml, or .json.gz files with the authors' curves; such a"
+        " file (.json too) can be named itself",
+    )
+    add(
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        default=Path("plots"),
+        help="where to write (default: plots)",
+    )
+    add(
+        "--label",
+        metavar="NAMES",
+        default="",
+        help="the method: one name for all runs, or one for each DIR,"
+        " separated by commas",
+    )
+    add(
+        "--window",
+        metavar="FROM,TO",
+        type=_window,
+        help="frames in which training episodes that make a score end"
+        " (default: 390000,400000 as in the paper, and 198000000,200000000;"
+        " steadier on Atari 100K: 360000,400000)",
+    )
+    add(
+        "--bin",
+        metavar="FRAMES",
+        type=_frames,
+        help="frames that a point of a curve averages over (default: 20000,"
+        " and 5000000)",
+    )
+    return parser
+
+
+def _frames(text: str) -> float:
+    number = float(text)
+    if not 1 <= number <= 1e12:
+        raise argparse.ArgumentTypeError(f"{text}: expected 1 to 1e12 frames")
+    return number
+
+
+def _window(text: str) -> Window:
+    low, comma, high = text.partition(",")
+    try:
+        window = float(low), float(high)
+    except ValueError:
+        window = 0.0, 0.0
+    if not comma or not 0 <= window[0] < window[1] <= 1e12:
+        raise argparse.ArgumentTypeError(
+            f"{text}: expected two numbers of frames, FROM,TO"
+        )
+    return window
+
+
+def main(argv: Sequence[str]) -> None:
+    """Read, compute and draw everything, then write it."""
+    try:
+        flags = _parser().parse_args(argv)
+        if flags.out.exists() and not flags.out.is_dir():
+            raise ValueError(f"--out {flags.out}: expected a folder")
+        runs = _read(flags.dirs, _labels(flags.label, len(flags.dirs)))
+        comparisons = [
+            compare(runs, benchmark, flags.window, flags.bin)
+            for benchmark in BENCHMARKS.values()
+            if any(run.benchmark == benchmark.name for run in runs)
+        ]
+        files = [x for y in comparisons for x in _files(y)]
+        _write(files, flags.out)
+    except OSError as error:
+        _refuse(f"{error.filename or '?'}: {error.strerror or error}")
+    except ValueError as error:
+        _refuse(str(error))
+    for line in [*_remarks(runs), *_results(comparisons)]:
+        print(line)
+    print(f"Written: {', '.join(str(flags.out / name) for name, _ in files)}")
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"{PROGRAM}: {one_line(message)}", file=sys.stderr)
+    raise SystemExit(2) from None
+
+
+def _labels(text: str, dirs: int) -> list[str]:
+    """A method for each DIR, '' for what its runs say."""
+    names = [x.strip() for x in text.split(",")]
+    if len(names) == 1:
+        return names * dirs
+    if len(names) != dirs or not all(names):
+        raise ValueError(
+            f"--label {text}: expected one name, or {dirs} as there are DIRs"
+        )
+    return names
+
+
+def _read(dirs: Iterable[Path], labels: Iterable[str]) -> list[Run]:
+    """All runs; one that is found twice counts once."""
+    found: dict[str, Run] = {}
+    for path, label in zip(dirs, labels, strict=True):
+        for run in read(path.resolve(), label):
+            found.setdefault(run.name, run)
+    return list(found.values())
+
+
+def _files(
+    comparison: Comparison,
+) -> Iterable[tuple[str, Callable[[Path], object]]]:
+    """Names, and what writes them; everything but the drawing is done."""
+    name = comparison.benchmark.name
+    for ending, text in (
+        ("csv", to_csv(comparison)),
+        ("md", to_markdown(comparison)),
+    ):
+        yield f"{name}.{ending}", _text_writer(text)
+    figures = {"curves": learning_curves, "averages": averages}
+    for what, draw in figures.items():
+        with matplotlib.rc_context(SETTINGS):
+            figure = draw(comparison)
+        if figure is not None:
+            for kind, metadata in KINDS.items():
+                yield f"{name}-{what}.{kind}", _figure_writer(figure, metadata)
+
+
+def _text_writer(text: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(text, "utf-8")
+
+
+def _figure_writer(
+    figure: matplotlib.figure.Figure, metadata: Mapping[str, None]
+) -> Callable[[Path], object]:
+    def write(path: Path) -> None:
+        with matplotlib.rc_context(SETTINGS):
+            figure.savefig(path, dpi=150, metadata=dict(metadata))
+
+    return write
+
+
+def _write(
+    files: Iterable[tuple[str, Callable[[Path], object]]], out: Path
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for name, write in files:
+        write(out / name)
+
+
+def _remarks(runs: Sequence[Run]) -> Iterable[str]:
+    """What a person should know of the runs that were found."""
+    yield f"Runs: {len(runs)}"
+    broken = [run for run in runs if run.broken]
+    if broken:
+        lines = sum(run.broken for run in broken)
+        places = ", ".join(f"{x.name} ({x.broken})" for x in broken)
+        yield f"Broken lines left out: {lines}, in {places}"
+    groups = defaultdict(list)
+    for run in runs:
+        groups[run.benchmark, run.method, run.game].append(run)
+    for (_, method, game), group in groups.items():
+        for seed, count in Counter(x.seed for x in group).items():
+            if count > 1:
+                yield (
+                    f"{method}, {game}: {count} runs have seed {seed}, and"
+                    " each of them counts"
+                )
+    yield from _differences(runs)
+
+
+SAME_METHOD = ("task", "seed", "logdir", "logger.", "jax.", "run.", "replay.")
+
+
+def _differences(runs: Sequence[Run]) -> Iterable[str]:
+    """Settings that differ among runs that are averaged."""
+    values = defaultdict(lambda: defaultdict(set))
+    for run in runs:
+        for key, value in run.settings.items():
+            if not key.startswith(SAME_METHOD) or key == "run.train_ratio":
+                values[run.benchmark, run.method][key].add(repr(value))
+    for (_, method), settings in values.items():
+        keys = [key for key, found in settings.items() if len(found) > 1]
+        if keys:
+            more = ", ..." if len(keys) > 5 else ""
+            yield (
+                f"{method}: averaged, though runs differ in"
+                f" {', '.join(keys[:5])}{more}"
+            )
+
+
+def _results(comparisons: Iterable[Comparison]) -> Iterable[str]:
+    """Runs that do not count, for each method and protocol."""
+    for comparison in comparisons:
+        for group in comparison.groups:
+            results = group.results.values()
+            missing = sum(len(x.missing) for x in results)
+            total = missing + sum(x.seeds for x in results)
+            if missing:
+                yield (
+                    f"{heading(group, comparison.window)}: {missing} of"
+                    f" {total} runs have none and do not count"
+                    f" ({comparison.benchmark.name}.md names them)"
+                )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

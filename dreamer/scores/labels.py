@@ -1,0 +1,68 @@
+"""Names beside the ends of lines, where they do not touch one another.
+
+Used by `figures.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+
+SPACING = 11  # points between labels
+
+
+def label_ends(
+    panel: Axes, ends: Mapping[str, tuple[float, float, str]], right: float
+) -> None:
+    """Writes names beside the ends of lines, apart from one another."""
+    low, high = panel.get_ylim()
+    height = panel.figure.get_size_inches()[1] * 72 * 0.7
+    gap = SPACING / (height / panel.get_subplotspec().get_gridspec().nrows)
+    late = {k: v for k, v in ends.items() if v[0] > 0.85 * right}
+    heights = spread_out(
+        [(v[1] - low) / (high - low) for v in late.values()], gap
+    )
+    for (name, (*_, color)), y in zip(late.items(), heights, strict=True):
+        panel.annotate(
+            name,
+            (1, y),
+            xycoords="axes fraction",
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            color=color,
+            fontsize=8,
+        )
+    for name, (x, y, color) in ends.items():
+        if name not in late:
+            panel.annotate(
+                name,
+                (x, y),
+                xytext=(0, 6),
+                textcoords="offset points",
+                va="bottom",
+                color=color,
+                fontsize=8,
+                path_effects=[withStroke(linewidth=2, foreground="white")],
+            )
+
+
+def spread_out(heights: Sequence[float], gap: float) -> list[float]:
+    """Heights moved as little as need be to lie `gap` apart, in their order.
+
+    Those that would touch form a block around their mean.
+    """
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    blocks: list[list[int]] = []
+    places: dict[int, float] = {}
+    for i in order:
+        blocks.append([i])
+        while True:
+            block = blocks[-1]
+            middle = sum(heights[j] for j in block) / len(block)
+            bottom = middle - gap * (len(block) - 1) / 2
+            if len(blocks) < 2 or bottom >= places[blocks[-2][-1]] + gap:
+                break
+            blocks[-2:] = [blocks[-2] + block]
+        places |= {j: bottom + gap * n for n, j in enumerate(blocks[-1])}
+    return [places[i] for i in range(len(heights))]

@@ -1,0 +1,201 @@
+"""Finds runs and reads the scores of their episodes.
+
+A run is a folder with `scores.jsonl` and `config.yaml`, of this program or of
+another one that writes them in the same form, or a record in a file of the
+authors, see `files.py`. Read next: `curves.py`.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dreamer.options import cut, one_line, shown
+from dreamer.presets import layers, presets
+from dreamer.scores.files import read_evaluation, read_lines, read_records
+from dreamer.scores.published import BENCHMARKS, game_name
+
+SCORES, CONFIG = "scores.jsonl", "config.yaml"
+# Of a benchmark's preset; another one makes another method.
+TRAIN_RATIOS = {"atari100k": 256, "atari200m": 32}
+SHORT = 1e6  # frames; longer files of atari_<game> are of Atari 200M
+NO_EPISODES = np.empty(0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The episodes of one seed, in the order of frames.
+
+    Attributes:
+      name: Where it was found.
+      benchmark: A key of `BENCHMARKS`.
+      game: As in `dreamer.envs.games`.
+      method: Runs of one method are averaged.
+      seed: As the run says; nothing depends on it.
+      frames: (episodes,) float, when a training episode ended.
+      scores: (episodes,) float, its sum of rewards.
+      evaluation: (evaluation episodes,) float, scores.
+      broken: Lines that could not be read.
+      settings: By dotted key, those of a folder.
+    """
+
+    name: str
+    benchmark: str
+    game: str
+    method: str
+    seed: int
+    frames: np.ndarray
+    scores: np.ndarray
+    evaluation: np.ndarray = field(default_factory=lambda: NO_EPISODES)
+    broken: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def read(path: Path, label: str = "") -> list[Run]:
+    """All runs of a file or below a folder, in the order of their paths.
+
+    Args:
+      path: A folder, or a file of the authors' form.
+      label: Method of all of them, instead of what they say.
+
+    Raises:
+      ValueError: There is none, or one that is not as expected.
+      OSError: Something cannot be read.
+    """
+    if path.is_file():
+        return read_file(path, label)
+    if not path.exists():
+        raise ValueError(f"{path}: no such folder or file")
+    folders, files = _find(path)
+    runs = [read_folder(x, label, path.resolve().name) for x in folders]
+    for file in files:
+        runs += read_file(file, label)
+    if not runs:
+        raise ValueError(
+            f"{path}: holds no run, expected folders with {SCORES} and"
+            f" {CONFIG}, or .json.gz files"
+        )
+    return runs
+
+
+def _find(top: Path) -> tuple[list[Path], list[Path]]:
+    """Folders of runs, and files of records, below a folder."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    folders, files = [], []
+    for place, inside, names in os.walk(top, onerror=refuse):
+        if SCORES in names:
+            folders.append(Path(place))
+            inside.clear()  # checkpoints and replay
+            continue
+        inside.sort()
+        files += [Path(place, x) for x in names if x.endswith(".json.gz")]
+    return folders, sorted(files)
+
+
+def read_folder(folder: Path, label: str = "", other: str = "") -> Run:
+    """The run in a folder.
+
+    Args:
+      folder: Where scores.jsonl is.
+      label: Its method; by default the size of its model, if it is that of a
+        preset, with the train_ratio if it is not the benchmark's.
+      other: Its method if it has no such size.
+
+    Raises:
+      ValueError: Something in it is not as expected.
+      OSError: Something cannot be read.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ValueError(f"{folder}: has {SCORES} and no {CONFIG}")
+    settings = dict(layers([str(path)])[-1].values)
+    seed = settings.get("seed", 0)
+    benchmark, game = _task(settings.get("task"), path)
+    frames, scores, broken = read_lines(folder / SCORES)
+    evaluations = sorted(folder.glob("eval*.json"))
+    return Run(
+        one_line(str(folder)),
+        benchmark,
+        game,
+        _name(label or _method(settings, benchmark) or other),
+        seed if isinstance(seed, int) else 0,
+        frames,
+        scores,
+        np.concatenate([NO_EPISODES, *map(read_evaluation, evaluations)]),
+        broken,
+        settings,
+    )
+
+
+def _task(task: Any, path: Path) -> tuple[str, str]:
+    """Benchmark and game of a task such as atari100k_pong."""
+    prefix, _, game = str(task).partition("_")
+    for benchmark in BENCHMARKS.values():
+        if prefix == benchmark.prefix:
+            return benchmark.name, _game(game, path)
+    names = " or ".join(f"{x.prefix}_<game>" for x in BENCHMARKS.values())
+    raise ValueError(f"{path}: task {shown(task)}: expected {names}")
+
+
+def _game(text: str, path: Path) -> str:
+    try:
+        return game_name(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _method(settings: dict[str, Any], benchmark: str) -> str:
+    """The preset with the size of a model, '' if there is none."""
+    for name, preset in presets().items():
+        if name.startswith("size") and all(
+            settings.get(key) == value for key, value in preset.values.items()
+        ):
+            ratio = settings.get("run.train_ratio")
+            usual = ratio in (None, TRAIN_RATIOS[benchmark])
+            text = shown(ratio).removesuffix(".0")
+            return name if usual else f"{name} ratio {text}"
+    return ""
+
+
+def _name(text: str) -> str:
+    """A method's name as figures and tables can show it."""
+    return cut(one_line(text)) or "unnamed"
+
+
+def read_file(path: Path, label: str = "", benchmark: str = "") -> list[Run]:
+    """The runs in a file of the authors' form.
+
+    Args:
+      path: The file.
+      label: Their method, instead of what they say.
+      benchmark: Theirs; by default that of a task's prefix. As atari_<game>
+        names both, it is Atari 100K if no run goes beyond a million frames.
+
+    Raises:
+      ValueError: It is not as expected.
+      OSError: It cannot be read.
+    """
+    records = read_records(path)
+    last = max((x.frames[-1] for x in records if len(x.frames)), default=0)
+    runs = []
+    for record in records:
+        named, game = _task(record.task, path)
+        if named == "atari200m" and last <= SHORT:
+            named = "atari100k"
+        runs.append(
+            Run(
+                one_line(f"{path}, {record.task} seed {record.seed}"),
+                benchmark or named,
+                game,
+                _name(label or record.method),
+                record.seed,
+                record.frames,
+                record.scores,
+            )
+        )
+    return runs

@@ -1,0 +1,158 @@
+"""What the figures hold: lines, limits, labels. No pixels."""
+
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+
+from dreamer.scores.averages import averages
+from dreamer.scores.comparison import compare
+from dreamer.scores.figures import SETTINGS, learning_curves, shape
+from dreamer.scores.labels import spread_out
+from dreamer.scores.published import BENCHMARKS, curves, references
+from dreamer.scores.runs import Run
+
+ATARI100K = BENCHMARKS["atari100k"]
+
+
+def runs(games, method="size12m", factor=1.0):
+    frames = np.arange(15_000.0, 400_000, 20_000)
+    return [
+        Run(
+            f"{game}-{seed}", "atari100k", game, method, seed, frames,
+            factor * np.linspace(0, 10, len(frames)) + seed,
+        )
+        for game in games
+        for seed in range(3)
+    ]  # fmt: skip
+
+
+def drawn(figure):
+    """All text of a figure, once it is drawn."""
+    file = io.StringIO()
+    with matplotlib.rc_context(SETTINGS):
+        figure.savefig(file, format="svg")
+    return file.getvalue()
+
+
+def lines(panel):
+    return {x.get_label(): x for x in panel.lines}
+
+
+def test_a_panel_holds_ours_published_and_references():
+    figure = learning_curves(compare(runs(["pong"]), ATARI100K))
+    (panel,) = figure.axes
+    found = lines(panel)
+    assert set(found) == {"size12m", "published", "human", "random"}
+    ours = found["size12m"].get_ydata()
+    assert ours == pytest.approx(np.linspace(0, 10, 20) + 1)
+    known = curves("atari100k")["pong"]
+    assert list(found["published"].get_ydata()) == list(known.mean)
+    assert list(found["published"].get_xdata()) == list(known.frames)
+    assert found["human"].get_ydata()[0] == references()["pong"].human
+    band = panel.collections[0].get_datalim(panel.transData)
+    assert (band.ymin, band.ymax) == pytest.approx((0, 12))
+    low, high = panel.get_ylim()
+    assert low < -20.7
+    assert high > 14.6
+    assert panel.get_xlim() == (0, 400_000)
+    text = drawn(figure)
+    for words in ("Pong", "size12m (3)", "published (5)", "human", "400K"):
+        assert f">{words}<" in text
+
+
+def test_a_human_far_above_is_said_and_not_drawn():
+    (panel,) = learning_curves(compare(runs(["hero"]), ATARI100K)).axes
+    # Published hero reaches 13K, the human 31K.
+    assert "human" not in lines(panel)
+    assert "random" in lines(panel)
+    assert panel.get_ylim()[1] < 20_000
+    assert "human 30,826.4 ↑" in [x.get_text() for x in panel.texts]
+
+
+def test_a_game_that_was_not_published():
+    (panel,) = learning_curves(compare(runs(["bowling"]), ATARI100K)).axes
+    assert set(lines(panel)) == {"size12m", "random"}
+
+
+def test_26_games():
+    games = list(curves("atari100k"))
+    comparison = compare(runs(games), ATARI100K)
+    figure = learning_curves(comparison)
+    used = [x for x in figure.axes if x.axison]
+    assert [x.get_title(loc="left") for x in used][-1] == "Up N Down"
+    assert len(used) == 26
+    (legend,) = figure.legends
+    names = [x.get_text() for x in legend.get_texts()]
+    assert names == ["size12m", "published", "human", "random"]
+
+
+def test_methods_differ_without_colour():
+    both = runs(["pong"]) + runs(["pong"], "$other$", 2.0)
+    (panel,) = learning_curves(compare(both, ATARI100K)).axes
+    found = lines(panel)
+    kinds = {
+        (x.get_linestyle(), str(x._dash_pattern), x.get_linewidth())
+        for x in found.values()
+    }
+    assert len(kinds) == len(found) == 5
+    assert ">$other$ (3)<" in drawn(panel.figure)
+
+
+def test_too_many_methods_are_refused():
+    many = [x for i in range(7) for x in runs(["pong"], f"m{i}")]
+    with pytest.raises(ValueError, match="7 methods, expected at most 6"):
+        learning_curves(compare(many, ATARI100K))
+
+
+def test_averages():
+    comparison = compare(runs(["pong", "boxing"]), ATARI100K)
+    figure = averages(comparison)
+    (group,) = comparison.groups
+    panels = figure.axes
+    assert [x.get_title(loc="left") for x in panels] == [
+        "mean",
+        "median",
+        "IQM",
+    ]
+    labels = [x.get_text() for x in panels[0].get_yticklabels()]
+    assert labels == [
+        "size12m\n2 games, 6 runs",
+        "published, the same games\n2 games, 9 runs",
+    ]
+    value = group.average.statistics["IQM"]
+    bar, point = panels[2].lines[:2]
+    assert list(bar.get_xdata()) == [value.low, value.high]
+    assert list(point.get_xdata()) == [value.value]
+    assert "over 2 games of 26" in drawn(figure)
+
+
+def test_averages_of_all_games():
+    games = list(curves("atari100k"))
+    figure = averages(compare(runs(games), ATARI100K))
+    labels = [x.get_text() for x in figure.axes[0].get_yticklabels()]
+    assert labels[1] == "published\n26 games, 122 runs"
+    assert "over all 26 games" in drawn(figure)
+
+
+def test_no_averages_without_a_score():
+    comparison = compare(runs(["pong"]), ATARI100K, (399_999, 400_000))
+    assert averages(comparison) is None
+
+
+@pytest.mark.parametrize(
+    ("panels", "grid"),
+    [(1, (1, 1)), (2, (2, 1)), (5, (3, 2)), (26, (6, 5)), (57, (6, 10))],
+)
+def test_shape(panels, grid):
+    assert shape(panels) == grid
+
+
+def test_labels_that_touch_are_moved_apart():
+    assert spread_out([0.5, 0.9, 0.1], 0.1) == [0.5, 0.9, 0.1]
+    assert spread_out([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+    assert spread_out([0.6, 0.5, 0.52], 0.1) == pytest.approx(
+        [0.64, 0.44, 0.54]
+    )
+    assert spread_out([], 0.1) == []

@@ -1,0 +1,140 @@
+"""The command: what it writes, says and refuses."""
+
+import json
+
+import pytest
+
+from dreamer import plot
+from dreamer.config import load, save
+from tests.refusals import files, outcome
+
+NAMES = {
+    f"atari100k{ending}"
+    for ending in (
+        ".csv",
+        ".md",
+        "-curves.png",
+        "-curves.svg",
+        "-averages.png",
+        "-averages.svg",
+    )
+}
+
+
+def write_run(folder, flags="", score=1, last=395_000, suite="atari100k"):
+    folder.mkdir(parents=True)
+    argv = f"--configs {suite} size1m {flags} --logdir {folder}".split()
+    save(load(argv), folder / "config.yaml")
+    with (folder / "scores.jsonl").open("w") as file:
+        for frames in (10_000, last):
+            row = {"step": frames, "episode/score": score}
+            file.write(json.dumps(row) + "\n")
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / "runs" / f"pong-{seed}", f"--seed {seed}", seed)
+    return tmp_path / "runs"
+
+
+def program(text):
+    plot.main(text.split())
+
+
+def test_everything_is_written(runs, tmp_path, capsys):
+    out = tmp_path / "deep" / "plots"
+    program(f"{runs} --out {out}")
+    assert {x.name for x in out.iterdir()} == NAMES
+    assert all(
+        x.stat().st_size > 1000 for x in out.iterdir() if x.suffix != ".csv"
+    )
+    assert (out / "atari100k-curves.png").read_bytes()[:4] == b"\x89PNG"
+    first = files(out)
+    program(f"{runs} {runs}/pong-0 --out {out}")
+    # A run given twice counts once, and the files are the same bytes.
+    assert files(out) == first
+    said = capsys.readouterr().out
+    assert said.startswith("Runs: 2\n")
+    assert "Broken" not in said
+    assert "averaged, though" not in said
+
+
+def test_two_benchmarks(runs, tmp_path):
+    write_run(tmp_path / "other", suite="atari200m")
+    program(f"{runs} {tmp_path}/other --out {tmp_path}/out")
+    found = {x.name for x in (tmp_path / "out").iterdir()}
+    # The second run has no episode at its end, so no average.
+    assert found == NAMES | {
+        "atari200m.csv",
+        "atari200m.md",
+        "atari200m-curves.png",
+        "atari200m-curves.svg",
+    }
+
+
+def test_what_a_person_should_know_is_said(runs, tmp_path, capsys):
+    with (runs / "pong-0" / "scores.jsonl").open("a") as file:
+        file.write('{"step": 4, "epi')
+    write_run(runs / "pong-2", "--seed 1 --agent.opt.lr 1e-4", last=20_000)
+    program(f"{runs} --out {tmp_path}/out")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:5] == [
+        "Runs: 3",
+        f"Broken lines left out: 1, in {runs}/pong-0 (1)",
+        "size1m, pong: 2 runs have seed 1, and each of them counts",
+        "size1m: averaged, though runs differ in agent.opt.lr",
+        "size1m: training episodes ended in 390K-400K frames: 1 of 3 runs"
+        " have none and do not count (atari100k.md names them)",
+    ]
+    assert lines[5].startswith("Written: ")
+
+
+def table(folder):
+    return (folder / "atari100k.csv").read_text()
+
+
+def test_labels(runs, tmp_path):
+    program(f"{runs} --out {tmp_path}/a --label mine")
+    assert "atari100k,mine,training" in table(tmp_path / "a")
+    program(f"{runs}/pong-0 {runs}/pong-1 --label x,y --out {tmp_path}/b")
+    assert "atari100k,x,training" in table(tmp_path / "b")
+    assert "atari100k,y,training" in table(tmp_path / "b")
+
+
+def test_window_and_bin(runs, tmp_path):
+    flags = "--window 5000,20000 --bin 400000"
+    program(f"{runs} --out {tmp_path}/out {flags}")
+    assert "training,5000,20000,pong" in table(tmp_path / "out")
+
+
+BAD = [
+    ("", "required: DIR"),
+    ("{here}/none", "no such folder or file"),
+    ("{here}/empty", "holds no run"),
+    ("{runs} --out {runs}/pong-0/config.yaml", "expected a folder"),
+    ("{runs} --out {runs}/pong-0/config.yaml/x", "config.yaml"),
+    ("{runs} --window 5", "expected two numbers of frames"),
+    ("{runs} --window 5,4", "expected two numbers of frames"),
+    ("{runs} --window nan,4", "expected two numbers of frames"),
+    ("{runs} --bin 0", "expected 1 to 1e12"),
+    ("{runs} --bin 1", "more than 10000 bins"),
+    ("{runs} --bin x", "--bin"),
+    ("{runs} --label a,b", "expected one name, or 1"),
+    ("{runs} --colour red", "--colour"),
+    ("{here}/odd.json", "odd.json: expected a list of records"),
+    ("{here}/game", "did you mean pong"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), BAD)
+def test_bad_input_is_one_line(runs, tmp_path, monkeypatch, text, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "odd.json").write_text('{"a": 1}')
+    (write_run(tmp_path / "game") / "config.yaml").write_text(
+        "task: atari100k_pongg\n"
+    )
+    argv = text.format(here=tmp_path, runs=runs).split()
+    assert words in outcome("dreamer.plot", plot.main, argv, tmp_path)
