@@ -109,8 +109,11 @@ def outcome(logdir, argv):
     newest = logdir / "ckpt" / str(saved(logdir))
     arrays = {x.name: x.read_bytes() for x in newest.glob("*.arrays")}
     rows = [json.loads(x) for x in (logdir / "metrics.jsonl").open()]
-    assert len(rows) == len({json.dumps(x) for x in rows})
-    updates = [x["updates"] for x in rows if "updates" in x]
+    steps, updates = (
+        [x[name] for x in rows if name in x]
+        for name in ("policy_steps", "updates")
+    )
+    assert steps == sorted(set(steps))
     assert updates == sorted(updates)
     episodes = [x for x in rows if "episode/score" in x]
     scores = (logdir / "scores.jsonl").read_text()
