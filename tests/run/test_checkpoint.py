@@ -34,23 +34,7 @@ from tests.run.saved import (
     state,
 )
 
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch):
-    monkeypatch.setattr(disk, "CHUNK", 8)
-
-
-@pytest.fixture
-def open_():
-    opened = []
-
-    def make(logdir):
-        opened.append(Checkpoints(logdir))
-        return opened[-1]
-
-    yield make
-    for one in opened:
-        one.close()
+pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
 def test_opening_touches_nothing(tmp_path, open_):

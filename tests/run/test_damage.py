@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamer.replay import Positions, disk
+from dreamer.replay import Positions
 from dreamer.run import archive
-from dreamer.run.checkpoint import Checkpoints
 from tests.run import tiny
 from tests.run.saved import (
     ARRAYS,
@@ -26,23 +25,7 @@ from tests.run.saved import (
     state,
 )
 
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch):
-    monkeypatch.setattr(disk, "CHUNK", 8)
-
-
-@pytest.fixture
-def open_():
-    opened = []
-
-    def make(logdir):
-        opened.append(Checkpoints(logdir))
-        return opened[-1]
-
-    yield make
-    for one in opened:
-        one.close()
+pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
 @pytest.fixture
