@@ -12,7 +12,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +21,7 @@ import numpy as np
 from bench_table import Rows, row
 
 from dreamer.config import Config
+from dreamer.replay.background import done
 from dreamer.run.learner import Learner
 from dreamer.run.state import Run
 
@@ -163,8 +163,7 @@ class Busy:
             return results
 
         self._before = self._learner._program
-        self._learner._program = Future()
-        self._learner._program.set_result(watched)
+        self._learner._program = done(watched)
         self._thread.start()
         return self
 

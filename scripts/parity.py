@@ -84,7 +84,6 @@ HEAD_NAMES = [
 ]
 
 
-KNOWN = r"(batch\d+|policy\d+|params|expect)/[\w/]+"  # names of arrays
 NARROW = {"f": np.float32, "i": np.int32}  # as the agent computes
 LARGEST = 2**30  # bytes of a fixture's arrays; a small file can hold more
 # A fixture's dimensions -> the settings that they are.

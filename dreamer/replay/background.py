@@ -101,7 +101,7 @@ class Background:
 
 
 def done(value: T) -> Future[T]:
-    """What was written long ago."""
+    """What is there already, where something may have to be waited for."""
     future: Future[T] = Future()
     future.set_result(value)
     return future

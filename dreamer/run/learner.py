@@ -20,6 +20,7 @@ import numpy as np
 
 from dreamer.agent.agent import Agent, Batch, Metrics, TrainState
 from dreamer.replay import Positions, Replay
+from dreamer.replay.background import done
 from dreamer.run import threads
 from dreamer.run.nonfinite import NonFinite
 
@@ -81,7 +82,7 @@ class Learner:
         self._sums: Metrics | None = None
         self._summed = 0
         self._add = jax.jit(_add_finite, donate_argnums=0)
-        self._program: Future[Callable] = _done(agent.update)
+        self._program: Future[Callable] = done(agent.update)
 
     @property
     def reports(self) -> list[str]:
@@ -205,7 +206,7 @@ class Learner:
                 f"the batch in the checkpoint has {saved}, expected {spec}"
             )
         positions = Positions(arrays["env"], arrays["start"])
-        self._next = (positions, _done(jax.device_put(batch)))
+        self._next = (positions, done(jax.device_put(batch)))
 
     def close(self) -> None:
         """Waits for the batch that is being gathered; not for a compiler."""
@@ -263,9 +264,3 @@ def _under(
         for name, array in arrays.items()
         if name.startswith(prefix)
     }
-
-
-def _done(value: object) -> Future:
-    future: Future = Future()
-    future.set_result(value)
-    return future

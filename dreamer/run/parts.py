@@ -44,10 +44,8 @@ def make_replay(
     Raises:
       ValueError: names the RAM that is needed and the RAM there is.
     """
-    fields, latents = (
-        replay_fields(envs.obs_spaces, envs.action_space),
-        agent.latents,
-    )
+    fields = replay_fields(envs.obs_spaces, envs.action_space)
+    latents = agent.latents
     window = config.replay_context + config.batch_length
     steps = max(config.run.steps, policy_steps)
     each = -(-min(config.replay.size, steps) // envs.num)  # rounded up
