@@ -1,10 +1,11 @@
 """Stride-1 convolution of images, fast on every backend.
 
 XLA's own convolution is the fastest there is on GPU and TPU.  On CPUs it
-reaches half the speed of a matrix product or less, so large images and the
-gradient of the kernel are spelled out as products there, on as many images at
-a time as a cache holds.  Both give the same sums.  Next: convolutions.py,
-which enlarges and pools around it.
+reaches half the speed of a matrix product or less, a thirtieth where images
+are smaller than the kernel.  So these, large images and the gradient of the
+kernel are spelled out as products there, on as many images at a time as a
+cache holds.  Both give the same sums.  Next: convolutions.py, which enlarges
+and pools around it.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,8 @@ def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`plain_conv`, by way of products where they are faster."""
     if jax.default_backend() != "cpu":
         return plain_conv(x, kernel)
-    if len(kernel) > 3 and x.shape[2] >= WIDE:
+    k, width = len(kernel), x.shape[2]
+    if width < k or (k > 3 and width >= WIDE):
         return product_conv(x, kernel)
     return plain_conv(x, kernel)
 

@@ -27,8 +27,8 @@ def slow_conv(x, kernel):
     ).reshape(n, h, w, -1)
 
 
-# From `WIDE` on, CPUs take another path.
-@pytest.mark.parametrize("width", [8, WIDE])
+# From `WIDE` on and below the kernel's size, CPUs take another path.
+@pytest.mark.parametrize("width", [1, 4, 8, WIDE])
 def test_conv_is_the_sum_over_its_taps(width):
     x, kernel = whole_numbers(2, 6, width, 3), whole_numbers(5, 5, 3, 4)
     np.testing.assert_array_equal(conv(x, kernel), slow_conv(x, kernel))
@@ -37,7 +37,7 @@ def test_conv_is_the_sum_over_its_taps(width):
 # All images at once, two at a time, one at a time although none fits.
 @pytest.mark.parametrize("images", [6, 2, 0])
 @pytest.mark.parametrize("size", [3, 5])
-@pytest.mark.parametrize("width", [8, WIDE])
+@pytest.mark.parametrize("width", [2, 8, WIDE])
 def test_conv_gradients_are_those_of_the_plain_convolution(
     monkeypatch, width, size, images
 ):
