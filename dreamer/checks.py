@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 # channels whatever the number of blocks of the recurrent core.
 IMAGE_MULTIPLE = 16
 DECODER_BLOCKS = 8
+MODULE = re.compile(r"\w+(\.\w+)*")
 # What Gymnasium can look up: module:namespace/name-v0, all but the name may
 # be missing.
-GYM_ID = re.compile(r"(\w+(\.\w+)*:)?([\w-]{1,100}/)?[\w.-]{1,100}")
+GYM_ID = re.compile(rf"({MODULE.pattern}:)?([\w-]{{1,100}}/)?[\w.-]{{1,100}}")
 
 
 def check(config: "Config") -> None:
@@ -32,6 +33,7 @@ def check(config: "Config") -> None:
       ConfigError: The first such setting, its value and what is allowed.
     """
     _check_task(config.task)
+    _check_imports(config.env.import_)
     _check_logdir(config.logdir)
     _check_sizes(config)
     _check_replay(config)
@@ -74,6 +76,15 @@ def _check_task(task: str) -> None:
         f"task={cut(task)}: expected atari_<game>, atari100k_<game> or"
         f" gym_<environment id>{did_you_mean(near, tasks)}"
     )
+
+
+def _check_imports(names: tuple[str, ...]) -> None:
+    for name in names:
+        if not MODULE.fullmatch(name) or name.endswith(".py"):
+            raise ConfigError(
+                f"env.import={cut(name)}: expected names of modules as after"
+                " Python's import, my_env or package.my_env: no path, no .py"
+            )
 
 
 def _check_logdir(logdir: str) -> None:

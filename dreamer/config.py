@@ -16,7 +16,7 @@ import os
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,14 @@ from dreamer.options import (
     HELP_WIDTH,
     ConfigError,
     apply,
+    fields,
     listing,
     option,
     settings,
     shown,
     split_flags,
 )
-from dreamer.presets import layers, presets
+from dreamer.presets import from_text, layers, presets
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,13 @@ def _atari100k() -> AtariConfig:
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """One group per kind of task; the task's prefix picks it."""
+    """Of any task; below, a group per kind, picked by the task's prefix."""
 
+    import_: tuple[str, ...] = option(
+        (),
+        "",
+        "Modules to import first, which register environments of your own.",
+    )
     atari: AtariConfig = field(default_factory=AtariConfig)
     atari100k: AtariConfig = field(default_factory=_atari100k)
     gym: GymConfig = field(default_factory=GymConfig)
@@ -117,6 +123,12 @@ class RunConfig:
     )
     save_every: float = option(
         900.0, "(0, inf)", "Seconds between two checkpoints.", resume=True
+    )
+    report_every: float = option(
+        600.0,
+        "[0, inf)",
+        "Seconds between two videos of what the model predicts (0: none).",
+        resume=True,
     )
     disk_patience: float = option(
         1800.0,
@@ -296,6 +308,24 @@ def to_yaml(config: Config) -> str:
     return stream.getvalue()
 
 
+def from_yaml(text: str, name: str, changes: Mapping[str, Any]) -> Config:
+    """What `to_yaml` made a text of, with some settings changed.
+
+    Args:
+      text: Of all settings, or of those that are not at their defaults.
+      name: What the text is of; begins the message of an error in it.
+      changes: Values by key, as text, flags of a command line.
+
+    Raises:
+      ConfigError: As `load`.
+    """
+    layer = from_text(text, name)
+    config = apply(Config(), layer.values, layer.where)
+    config = apply(config, changes, "--")
+    check(config)
+    return config
+
+
 def save(config: Config, path: Path) -> None:
     """Write a config, all of it or nothing, for `--configs PATH`."""
     text = f"# All settings of one run: --configs {path.name}\n"
@@ -368,7 +398,7 @@ def _tree(config: Any) -> Any:
     """Nested mappings and lists of plain values."""
     if hasattr(config, "__dataclass_fields__"):
         return {
-            name: _tree(getattr(config, name))
-            for name in config.__dataclass_fields__
+            key: _tree(getattr(config, x.name))
+            for key, x in fields(config).items()
         }
     return list(config) if isinstance(config, tuple) else config

@@ -2,8 +2,9 @@
 
 A setting is a field of a frozen dataclass, declared with `option(default,
 allowed, sentence)`; dataclasses nest, and a setting's *key* joins the field
-names with dots: `agent.dyn.rssm.deter`. This module knows nothing of which
-settings there are: those are in `dreamer.config`, which is what to read next.
+names with dots: `agent.dyn.rssm.deter`. A field named like a word of Python
+ends in _, its key does not: `import_` is `import`. This module knows nothing
+of which settings there are: those are in `dreamer.config`, to be read next.
 """
 
 import dataclasses
@@ -51,7 +52,8 @@ def option(
 
     Args:
       default: The value without any preset or flag. Its type is the field's:
-        bool, int, float, str, or a tuple of int or str.
+        bool, int, float, str, or a tuple of int or str. A tuple of str may
+        be empty where anything is allowed.
       allowed: An interval for numbers ("[1, inf)", "(0, 1]"; of a tuple: for
         every number in it), the choices of a text, or "" for anything.
       sentence: What the setting does, for `--help`.
@@ -80,6 +82,8 @@ class Setting:
             example = ",".join(["64"] * len(items))
             kind = f"{len(items)} whole numbers as in {example}, each"
             return f"{kind} {_limits(self.allowed)}"
+        if items and not self.allowed:
+            return "printable texts, each of them once"
         if isinstance(self.allowed, tuple):
             count = "one or more" if items else "one"
             return f"{count} of {', '.join(self.allowed)}"
@@ -92,12 +96,17 @@ class Setting:
         return f"{kinds[self.type]} {_limits(self.allowed)}".strip()
 
 
+def fields(config: Any) -> dict[str, dataclasses.Field]:
+    """The fields of a group by the last word of their keys."""
+    return {x.name.removesuffix("_"): x for x in dataclasses.fields(config)}
+
+
 def settings(config: Any, prefix: str = "") -> dict[str, Setting]:
     """All settings of a config by key, in the order of declaration."""
     found: dict[str, Setting] = {}
     types = typing.get_type_hints(type(config))
-    for field in dataclasses.fields(config):
-        key, value = prefix + field.name, getattr(config, field.name)
+    for name, field in fields(config).items():
+        key, value = prefix + name, getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             found |= settings(value, f"{key}.")
         else:
@@ -137,7 +146,9 @@ def _replace(config: Any, values: Mapping[str, Any]) -> Any:
             here[name] = value
     for name, inner in below.items():
         here[name] = _replace(getattr(config, name), inner)
-    return dataclasses.replace(config, **here)
+    names = {name: field.name for name, field in fields(config).items()}
+    values = {names[name]: value for name, value in here.items()}
+    return dataclasses.replace(config, **values)
 
 
 def parse(setting: Setting, raw: Any, where: str) -> Any:
@@ -155,7 +166,9 @@ def parse(setting: Setting, raw: Any, where: str) -> Any:
             value = parts = tuple(_scalar(items[0], x) for x in _split(raw))
             if len(items) != len(parts) and items[-1] is not Ellipsis:
                 raise ValueError
-            if items[0] is str and len(set(parts)) < max(len(parts), 1):
+            if items[0] is str and len(set(parts)) < len(parts):
+                raise ValueError
+            if not parts and setting.allowed:
                 raise ValueError
         if not all(_inside(part, setting.allowed) for part in parts):
             raise ValueError
@@ -263,7 +276,7 @@ def did_you_mean(word: str, words: Iterable[str], cutoff: float = 0.6) -> str:
 def shown(value: Any) -> str:
     """A value on one line, as a person would type it."""
     if isinstance(value, list | tuple):
-        return ",".join(shown(item) for item in value)
+        return ",".join(shown(item) for item in value) or "[]"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) and value.bit_length() < 1000:

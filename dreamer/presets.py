@@ -6,6 +6,7 @@ line in `--help`, `configs` lists presets that it builds on. Next:
 `dreamer.config`, which applies them.
 """
 
+import contextlib
 import functools
 import itertools
 import os
@@ -115,12 +116,37 @@ def _find(entry: str) -> Layer:
     )
 
 
+def from_text(text: str, name: str) -> Layer:
+    """The settings in the text of a file, which `name` stands for in errors.
+
+    Raises:
+      ConfigError: It is no plain YAML.
+    """
+    with _explained(name):
+        tree = _parse(text)
+    return _layer(f"{name}: ", tree)
+
+
 def _read(path: Path) -> dict[Any, Any]:
-    """The mapping in a file of plain YAML 1.2; nothing in it can run code."""
+    """The mapping in a file."""
+    with _explained(path):
+        return _parse(_text(path))
+
+
+def _parse(text: str) -> dict[Any, Any]:
+    """The mapping in plain YAML 1.2; nothing in it can run code."""
+    _check_plain(text)
+    tree = YAML(typ="safe", pure=True).load(text)
+    if not isinstance(tree, dict):
+        raise ConfigError("expected 'key: value' lines")
+    return tree
+
+
+@contextlib.contextmanager
+def _explained(path: Path | str) -> Iterator[None]:
+    """Turns whatever reading YAML raises into one line with its name."""
     try:
-        text = _text(path)
-        _check_plain(text)
-        tree = YAML(typ="safe", pure=True).load(text)
+        yield
     except OSError as error:
         raise ConfigError(f"configs {path}: {error.strerror}") from None
     except MarkedYAMLError as error:
@@ -131,9 +157,6 @@ def _read(path: Path) -> dict[Any, Any]:
         raise ConfigError(f"{path}: {error}") from None
     except Exception:  # the parser has no end of them, for numbers and dates
         raise ConfigError(f"{path}: expected YAML text in UTF-8") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected 'key: value' lines")
-    return tree
 
 
 def _text(path: Path) -> str:

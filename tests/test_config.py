@@ -147,6 +147,25 @@ def test_gym_tasks():
     assert config.action_repeat == 1
 
 
+def test_modules_to_import(tmp_path):
+    """A setting whose name is a word of Python, and which may be empty."""
+    some = flags("--env.import my_env,package.other --logdir a")
+    assert some.env.import_ == ("my_env", "package.other")
+    save(some, tmp_path / "some.yaml")
+    argv = ["--configs", str(tmp_path / "some.yaml")]
+    assert load(argv) == some
+    none = load([*argv, "--env.import", "[]"])
+    assert none == flags("--logdir a")
+    save(none, tmp_path / "none.yaml")
+    assert load(["--configs", str(tmp_path / "none.yaml")]) == none
+    (tmp_path / "mine.yaml").write_text("env: {import: one, gym.repeat: 2}")
+    mine = load(["--configs", str(tmp_path / "mine.yaml")])
+    assert mine.env.import_ == ("one",)
+    words = re.escape("env.import=my_env,package.other (there [])")
+    with pytest.raises(ConfigError, match=words):
+        check_resume(none, some)
+
+
 # Arguments, and what the one line must say.
 REFUSED = {
     "--run.trainratio 5": ["run.trainratio", "mean run.train_ratio?"],
@@ -195,6 +214,10 @@ REFUSED = {
     "--env.atari.size 64": ["size=64", "2 whole numbers"],
     "--env.atari.size 65,64": ["size=65,64", "multiples of 16"],
     "--env.gym.size 8 8": ["size=8 8", "from 16 to 512"],
+    "--env.import my_env.py": ["import=my_env.py", "expected", "no .py"],
+    "--env.import a,b/c": ["import=b/c", "no path"],
+    "--env.import a,b,a": ["import=a,b,a", "once"],
+    "--env.import_ a": ["import_", "mean env.import?"],
     "pong": ["'pong'", "--key value"],
     "-seed 3": ["'-seed'", "--key value"],
 }
@@ -218,6 +241,9 @@ REFUSED_FILES = {
     "run: {envs: true}\n": ["run.envs=true", "whole number"],
     "seed: 1.5\n": ["seed=1.5", "whole number"],
     "seed:\n": ["seed=nothing", "whole number"],
+    "env.import:\n": ["import=nothing", "texts"],
+    "env: {import: [1]}\n": ["import=1", "texts"],
+    "logger.outputs: []\n": ["outputs=[]", "one or more of"],
     "seed: [1, 2]\n": ["seed=1,2", "whole number"],
     "logdir: 5\n": ["logdir=5", "a text"],
     "env.atari.size: 64\n": ["size=64", "2 whole numbers"],
@@ -308,8 +334,9 @@ def test_only_some_settings_may_change_when_a_run_goes_on():
         " --run.save_every 2 --logger.outputs jsonl --jax.platform cpu"
         " --run.disk_patience 3 --run.env_timeout 4 --run.env_restarts 5"
         " --run.nonfinite_limit 6 --jax.deterministic true"
+        " --run.report_every 7"
     )
-    assert len(differences(old, free)) == 11
+    assert len(differences(old, free)) == 12
     check_resume(old, free)
     other = flags("--configs atari100k size1m --logdir a --seed 1")
     with pytest.raises(ConfigError) as caught:

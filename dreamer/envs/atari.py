@@ -13,7 +13,7 @@ is all in sight. Read next: `emulator.py` for what a saved game is,
 `screen.py` for pixels, `vector.py` for stepping several games.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -41,6 +41,12 @@ class Atari(gymnasium.Env):
     Raises:
         ValueError: if there is no such game.
     """
+
+    metadata: ClassVar[dict[str, Any]] = {
+        "render_modes": ["rgb_array"],
+        "render_fps": 60,
+    }
+    render_mode = "rgb_array"
 
     def __init__(self, game: str, config: AtariConfig, seed: int = 0) -> None:
         self._config = config
@@ -112,6 +118,10 @@ class Atari(gymnasium.Env):
         image = self._screen.image()
         info = {"is_terminal": terminal}
         return {"image": image}, reward, terminated, truncated, info
+
+    def render(self) -> np.ndarray:
+        """The console's whole screen now, uint8 (210 or so, 160, 3)."""
+        return self._ale.getScreenRGB()
 
     def _stick(self, action: Action) -> Action:
         """The action of the next frame: the chosen one or the last frame's.

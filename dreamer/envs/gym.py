@@ -1,9 +1,10 @@
 """Any Gymnasium environment, in the shapes that the agent understands.
 
-Tasks named `gym_<id>` come here, for example `gym_CartPole-v1`, or
-`gym_<module>:<id>` for an environment that a module registers when it is
-imported. Observations become a flat dict of images, vectors and discrete
-values, continuous actions are scaled from [-1, 1] to their bounds.
+Tasks named `gym_<id>` come here, for example `gym_CartPole-v1`. Modules of
+`env.import`, or the one in `gym_<module>:<id>`, are imported first and may
+register others (`modules.py`). Observations become a flat dict of images,
+vectors and discrete values, continuous actions are scaled from [-1, 1] to
+their bounds. examples/README.md is the guide to all this.
 
 A run that is interrupted goes on in the middle of an episode if the class of
 the environment has two methods:
@@ -31,7 +32,9 @@ from gymnasium.wrappers import OrderEnforcing, TimeLimit
 from PIL import Image
 
 from dreamer.config import GymConfig
+from dreamer.envs import proofs  # noqa: F401  (registers its tasks)
 from dreamer.envs.blob import pack, unpack
+from dreamer.envs.modules import import_module
 
 # Names that the program itself stores beside the observations.
 RESERVED = (
@@ -50,22 +53,36 @@ REMEMBERED = {TimeLimit: "_elapsed_steps", OrderEnforcing: "_has_reset"}
 Converter = Callable[[Any], np.ndarray]
 
 
-def make_gym(env_id: str, config: GymConfig) -> "GymAdapter":
+def make_gym(
+    env_id: str, config: GymConfig, render: bool = False
+) -> "GymAdapter":
     """Creates the registered environment of that id and adapts it.
+
+    With `render`, its `render()` gives RGB arrays, if it offers them.
 
     Raises:
         ValueError: if there is none, if a package that it needs is missing,
             or if the agent cannot handle its observations or actions.
     """
+    module, _, name = env_id.rpartition(":")
+    if module:
+        import_module(module, f"task is gym_{env_id}")
     try:
         # The agent never trains on bad data for want of the checker: spaces
         # are checked here once, and it would cost time in every step.
         env = gymnasium.make(env_id, disable_env_checker=True)
+        if render and "rgb_array" in env.metadata.get("render_modes", ()):
+            env.close()
+            env = gymnasium.make(
+                env_id, disable_env_checker=True, render_mode="rgb_array"
+            )
     except (gymnasium.error.Error, ImportError) as error:
-        near = difflib.get_close_matches(env_id, gymnasium.registry, 1, 0.4)
-        known = env_id in gymnasium.registry or not near
-        hint = "" if known else f"; did you mean gym_{near[0]}?"
-        reason = " ".join(str(error).split())
+        hint = ""
+        if name not in gymnasium.registry:
+            near = difflib.get_close_matches(name, gymnasium.registry, 1)
+            hint = f"; did you mean gym_{near[0]}?" if near else ""
+            hint += "; --env.import names modules that register others"
+        reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(f"task is gym_{env_id}: {reason}{hint}") from None
     return GymAdapter(env, config)
 

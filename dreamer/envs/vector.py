@@ -19,6 +19,7 @@ from dreamer.config import Config
 from dreamer.envs.atari import Atari
 from dreamer.envs.gym import make_gym
 from dreamer.envs.host import LOAD, RESET, SAVE, STEP
+from dreamer.envs.modules import import_module
 from dreamer.envs.pool import PATIENCE, EnvError, Failure, Pool, derive
 
 __all__ = ["EnvError", "Envs", "make_env", "make_envs"]
@@ -42,12 +43,23 @@ def make_envs(config: Config) -> "Envs":
     )
 
 
-def make_env(config: Config) -> gymnasium.Env:
-    """Builds one environment of `config.task`, with canonical spaces."""
+def make_env(config: Config, render: bool = False) -> gymnasium.Env:
+    """Builds one environment of `config.task`, with canonical spaces.
+
+    With `render`, its `render()` gives RGB arrays, if it offers them.
+
+    First imports the modules of `config.env.import_`, in the process that the
+    environment will run in.
+
+    Raises:
+        ValueError: as `make_envs`, or if a module cannot be imported.
+    """
     suite, _, name = config.task.partition("_")
     settings = _task_settings(config)
+    for module in config.env.import_:
+        import_module(module, f"env.import={module}")
     if suite == "gym":
-        return make_gym(name, settings)
+        return make_gym(name, settings, render)
     return Atari(name, settings, config.seed)
 
 
