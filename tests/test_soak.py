@@ -38,13 +38,14 @@ def cache(tmp_path_factory):
     return os.environ.get("JAX_COMPILATION_CACHE_DIR", str(folder))
 
 
-def command(logdir, steps, envs, replay=400):
+def command(logdir, steps, envs, replay=400, videos=0.0):
     argv = ["--configs", "atari100k", "debug", "--logdir", logdir]
     # Episodes of 40 policy steps, and a replay that wraps often.
     argv += ["--env.atari100k.length", "160"]
     argv += ["--replay.size", replay]
     argv += ["--run.steps", steps, "--run.envs", envs]
     argv += ["--run.save_every", "0.3", "--run.log_every", "0.2"]
+    argv += ["--run.report_every", videos]
     return [sys.executable, "-m", "dreamer.train", *map(str, argv)]
 
 
@@ -137,7 +138,7 @@ def soak(tmp_path, cache, seed, torments, steps, envs):
     assert process.returncode == 0, err
 
     rng = np.random.default_rng(seed)
-    argv = command(tormented, steps, envs)
+    argv = command(tormented, steps, envs, videos=0.3)
     ways = itertools.islice(itertools.cycle(rng.permutation(WAYS)), torments)
     for count, way in enumerate(ways):
         process = start(argv, cache)
@@ -161,8 +162,12 @@ def soak(tmp_path, cache, seed, torments, steps, envs):
     theirs = outcome(left_alone, command(left_alone, steps, envs)[3:])
     for one, other in zip(ours, theirs, strict=True):
         assert one == other
-    leftovers = [x for x in tormented.rglob("*") if x.name.endswith(".tmp")]
+    ends = (".tmp", ".partial")
+    leftovers = [x for x in tormented.rglob("*") if x.name.endswith(ends)]
     assert leftovers == []
+    # What nobody asked for in peace has changed nothing.
+    assert list(tormented.glob("videos/*.mp4"))
+    assert not (left_alone / "videos").exists()
 
 
 def test_tormented(tmp_path, cache):

@@ -6,6 +6,7 @@ encoder.py       images and vectors to tokens, states to reconstructions
 rssm.py          recurrent state-space model: core, prior, posterior
 actor_critic.py  actor and critic, in imagination and on replay
 returns.py       lambda-returns and the range of returns
+dream.py         reconstructions and predictions, for people to look at
 optim.py         AGC and LaProp
 networks.py      layers;  distributions.py  what heads predict
 """

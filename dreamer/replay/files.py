@@ -13,7 +13,7 @@ import math
 import os
 import stat
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -104,7 +104,9 @@ def write_arrays(path: Path, arrays: Arrays) -> int:
         return checksum.result()
 
 
-def read_arrays(path: Path, spec: Spec, crc32: Any) -> Arrays:
+def read_arrays(
+    path: Path, spec: Spec, crc32: Any, wanted: Container[str] | None = None
+) -> Arrays:
     """Reads what `write_arrays` wrote, if every byte is as it was.
 
     Args:
@@ -112,6 +114,8 @@ def read_arrays(path: Path, spec: Spec, crc32: Any) -> Arrays:
       spec: What it must hold, in order. Nothing is allocated before the
         size of the file was seen to fit.
       crc32: Of the file.
+      wanted: Names of arrays to keep, all by default. The others are read
+        for their checksum and take no memory after that.
 
     Raises:
       Damaged: It is missing, truncated or changed.
@@ -122,8 +126,10 @@ def read_arrays(path: Path, spec: Spec, crc32: Any) -> Arrays:
             expected = _header(shape, dtype)
             header = stream.read(len(expected))
             as_listed &= header == expected
-            arrays[name] = np.empty(shape, dtype)
-            content = arrays[name].reshape(-1).view(np.uint8)
+            array = np.empty(shape, dtype)
+            if wanted is None or name in wanted:
+                arrays[name] = array
+            content = array.reshape(-1).view(np.uint8)
             stream.readinto(content)
             found = zlib.crc32(content, zlib.crc32(header, found))
     if found != crc32:

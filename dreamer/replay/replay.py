@@ -10,9 +10,9 @@ Shapes: N environments, K context steps, T trained steps, B windows a batch.
 A window is K + T consecutive steps of one environment and may cross episode
 borders. Read `ring.py` and `guard.py` before, `disk.py` after this file.
 
-Threads: one thread calls `add`, `draw`, `snapshot` and `load`; `gather` and
-`write_back` may run in others. Steps that were drawn are not overwritten
-before their `gather` is over: `add` waits for it.
+Threads: one thread calls `add`, `draw`, `look`, `snapshot` and `load`;
+`gather` and `write_back` may run in others. Steps that were drawn are not
+overwritten before their `gather` is over: `add` waits for it.
 """
 
 import copy
@@ -159,14 +159,21 @@ class Replay:
             count = min(batch_size, len(self._queue))
             queued = [self._queue.popleft() for _ in range(count)]
             online = np.array(queued, np.int64).reshape(count, 2)
-            chosen = self._rng.integers(0, self.windows, batch_size - count)
-            env, start = np.divmod(chosen, self._starts)
+            uniform = self._uniform(batch_size - count, self._rng)
             positions = Positions(
-                np.concatenate([online[:, 0], env]),
-                np.concatenate([online[:, 1], start + self._oldest]),
+                np.concatenate([online[:, 0], uniform.env]),
+                np.concatenate([online[:, 1], uniform.start]),
             )
             self._guard.reserve(positions)
         return positions
+
+    def look(self, count: int, rng: np.random.Generator) -> Arrays:
+        """Uniform windows by the caller's random numbers, as `gather` does.
+
+        Leaves no trace: what is drawn later is the same without it. For the
+        thread that adds, which must hold a complete window.
+        """
+        return self.gather(self._uniform(count, rng))
 
     def gather(self, positions: Positions) -> Arrays:
         """Copies windows into a batch; safe beside `add` in other threads.
@@ -325,6 +332,13 @@ class Replay:
     def _starts(self) -> int:
         """Complete windows held of one environment."""
         return max(0, self._time - self._oldest - self._window + 1)
+
+    def _uniform(self, count: int, rng: np.random.Generator) -> Positions:
+        """Any of the windows, with repeats."""
+        env, start = np.divmod(
+            rng.integers(0, self.windows, count), self._starts
+        )
+        return Positions(env, start + self._oldest)
 
     def _identity(self) -> dict[str, Any]:
         """What a saved replay must have in common with one that loads it."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dreamer.config import Config, ConfigError, check_resume, load, save
-from dreamer.run import lock
+from dreamer.run import dreams, lock
 from dreamer.run.logger import (
     METRICS,
     SCORES,
@@ -24,7 +24,7 @@ from dreamer.run.record import record
 
 # What a run keeps in its logdir; anything else of these names is in the way.
 KINDS = {
-    **dict.fromkeys(("ckpt", "replay"), Path.is_dir),
+    **dict.fromkeys(("ckpt", "replay", dreams.FOLDER), Path.is_dir),
     **dict.fromkeys(("config.yaml", lock.FILE), Path.is_file),
     **dict.fromkeys((METRICS, SCORES, STARTS), Path.is_file),
 }
@@ -91,6 +91,7 @@ def take(
         logger = Logger(logdir, config, config.logger.outputs)
         opened.callback(logger.close)
         logger.truncate_after(frames)
+        dreams.forget_after(logdir, frames)
         save(config, logdir / "config.yaml")
         record(logdir, policy_steps)
         closing.push(opened.pop_all())

@@ -104,6 +104,21 @@ class Logger:
         metrics = {"episode/score": score, "episode/length": length}
         self.scalars(frames, metrics)
 
+    def video(self, frames: int, tag: str, path: Path, gif: bytes) -> None:
+        """Logs a film that is in the logdir.
+
+        Args:
+            frames: when it was made; may be earlier than the newest row.
+            tag: its name, such as `report/openloop/image`.
+            path: of the file, which W&B takes a copy of.
+            gif: the same or a part of it, which TensorBoard shows.
+        """
+        for output in self._metrics:
+            if isinstance(output, _TensorBoard):
+                output.image(frames, tag, gif)
+        if self._wandb is not None:
+            self._wandb.video(frames, tag, path)
+
     def truncate_after(self, frames: int) -> None:
         """Drops what was logged later than `frames`, and makes the files.
 
@@ -185,6 +200,20 @@ class _TensorBoard:
         self._after = frames
 
     def write(self, frames: int, row: Mapping[str, float]) -> None:
+        values = [dict(tag=k, simple_value=v) for k, v in row.items()]
+        self._write(frames, values)
+
+    def image(self, frames: int, tag: str, gif: bytes) -> None:
+        width, height = struct.unpack_from("<HH", gif, 6)
+        image = dict(
+            height=height,
+            width=width,
+            colorspace=3,  # RGB
+            encoded_image_string=gif,
+        )
+        self._write(frames, [dict(tag=tag, image=image)])
+
+    def _write(self, frames: int, values: list[dict[str, Any]]) -> None:
         # Imported here: half a second that not every run needs.
         from tensorboardX.proto.event_pb2 import SessionLog
         from tensorboardX.proto.summary_pb2 import Summary
@@ -196,7 +225,6 @@ class _TensorBoard:
                 # A TensorBoard that is open forgets what was cut off.
                 start = SessionLog(status=SessionLog.START)
                 self._append(step=self._after + 1, session_log=start)
-        values = [Summary.Value(tag=k, simple_value=v) for k, v in row.items()]
         self._append(step=int(frames), summary=Summary(value=values))
 
     def _append(self, **what: Any) -> None:
@@ -282,6 +310,7 @@ class _WandB:
         import wandb
 
         self._failed = False
+        self._newest = 0
         logdir.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             project="dreamer",
@@ -304,6 +333,16 @@ class _WandB:
         # Steps that it has seen before are ignored by W&B itself.
         with self._unless_it_fails():
             self._run.log(dict(row), step=int(frames))
+            self._newest = int(frames)
+
+    def video(self, frames: int, tag: str, path: Path) -> None:
+        import wandb
+
+        with self._unless_it_fails():
+            film = wandb.Video(str(path), format=path.suffix[1:])
+            # A film took time to make; it comes with the newest row.
+            self._newest = max(int(frames), self._newest)
+            self._run.log({tag: film}, step=self._newest)
 
     def close(self) -> None:
         with self._unless_it_fails():

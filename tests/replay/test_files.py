@@ -36,6 +36,18 @@ def test_what_is_written_is_read(written):
         np.testing.assert_array_equal(arrays[name], array)
 
 
+def test_some_arrays_are_read_and_all_are_checked(written):
+    path, spec, crc32 = written
+    arrays = files.read_arrays(path, spec, crc32, {"one", "a"})
+    assert list(arrays) == ["a", "one"]
+    np.testing.assert_array_equal(arrays["a"], ARRAYS["a"])
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # of an array that is not wanted
+    path.write_bytes(content)
+    with pytest.raises(Damaged, match="another checksum"):
+        files.read_arrays(path, spec, crc32, {"one", "a"})
+
+
 def test_a_file_is_what_numpy_saves(written):
     path, spec, _ = written
     assert path.stat().st_size == files.file_size(spec)

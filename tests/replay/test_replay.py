@@ -13,6 +13,7 @@ from tests.replay.slow import (
     make_replay,
     random_arrays,
     random_step,
+    same,
 )
 
 
@@ -69,6 +70,22 @@ def test_offline_draws_never_come_from_a_queue():
         fill(twin, 12)
     twins[0]._queue.clear()
     assert pairs(twins[0].draw(9)) == pairs(twins[1].draw(9))
+
+
+def test_a_look_leaves_no_trace():
+    replay, alone = make_replay(), make_replay()
+    for twin in (replay, alone):
+        fill(twin, 33)  # the ring has wrapped, windows wait in the queue
+    positions = replay._uniform(500, np.random.default_rng(5))
+    starts = {(env, start) for env in range(2) for start in range(13, 30)}
+    assert set(pairs(positions)) == starts
+    seen = replay.look(500, np.random.default_rng(5))
+    same(seen, alone.gather(positions))
+    for _ in range(3):
+        drawn = [twin.draw(4) for twin in (replay, alone)]
+        assert pairs(drawn[0]) == pairs(drawn[1])
+        replay.gather(drawn[0])
+    fill(replay, 20)  # nothing waits for what was looked at
 
 
 def flags(is_first, is_last):

@@ -237,6 +237,25 @@ def test_wandb_continues_its_run(tmp_path, monkeypatch):
     assert logged[1] == (8, {"a": 1.0})
 
 
+def test_wandb_gets_films_with_its_newest_row(tmp_path, monkeypatch):
+    logged = []
+    run = types.SimpleNamespace(
+        log=lambda row, step: logged.append((row, step))
+    )
+    wandb = types.SimpleNamespace(
+        init=lambda **options: run, Video=lambda *args, **kw: (args, kw)
+    )
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    logger = make(tmp_path, ("wandb",))
+    film = tmp_path / "film.mp4"
+    logger.video(4, "report/openloop/image", film, b"a GIF")
+    logger.scalars(12, {"a": 1.0})
+    logger.video(8, "report/openloop/image", film, b"a GIF")
+    row = {"report/openloop/image": ((str(film),), {"format": "mp4"})}
+    # W&B ignores what comes for a step before the newest.
+    assert logged == [(row, 4), ({"a": 1.0}, 12), (row, 12)]
+
+
 def test_wandb_fails(tmp_path, monkeypatch, capsys):
     def fail(*arguments, **options):
         raise BrokenPipeError(errno.EPIPE, "gone")
