@@ -14,6 +14,7 @@ from typing import NoReturn
 from dreamer.config import Config, load_or_exit
 from dreamer.envs.vector import EnvError
 from dreamer.options import one_line
+from dreamer.pages import page
 from dreamer.run import threads
 from dreamer.run.faults import explain
 from dreamer.run.nonfinite import Diverged
@@ -70,12 +71,21 @@ def train(config: Config) -> int:
             return REFUSED
         with run:
             loop(run, stop)
+            write_page(run)
             finished, updates = run.finished, run.updates
     if not finished:
         print(f"Interrupted; goes on with --logdir {run.logdir}")
         return INTERRUPTED
     print(f"Done: {updates:,} updates. Everything is in {run.logdir}")
     return 0
+
+
+def write_page(run: Run) -> None:
+    """Writes the report page; a run without one is no worse for it."""
+    try:
+        print(f"Report: {page.write(run.logdir)}")
+    except Exception as error:
+        print(one_line(f"No report page: {error}"), file=sys.stderr)
 
 
 def loop(run: Run, stop: StopSignal) -> None:
@@ -90,6 +100,7 @@ def loop(run: Run, stop: StopSignal) -> None:
         while not run.finished and not stop.received:
             run.act()
             run.learn(stop)
+            run.dream()
             progress.update(
                 run.policy_steps,
                 run.frames,

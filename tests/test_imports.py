@@ -14,7 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 JAX = re.compile(r"(jax|jaxlib|flax|optax|chex|orbax)(\.|$)")
 PARTS = ("agent", "envs", "replay")
-ENTRY_POINTS = {"dreamer.train", "dreamer.evaluate", "dreamer.plot"}
+ENTRY_POINTS = {
+    f"dreamer.{x}" for x in ("train", "evaluate", "plot", "report")
+}
 # The one exception: the names of the games, to check a task by.
 PURE = {"dreamer.envs.games"}
 
@@ -114,7 +116,7 @@ def test_parts_import_neither_one_another_nor_run(part):
             assert not wrong, f"{name} imports {sorted(wrong)}"
 
 
-@pytest.mark.parametrize("part", ["envs", "replay", "scores"])
+@pytest.mark.parametrize("part", ["envs", "replay", "scores", "pages"])
 def test_light_parts_never_reach_jax(part):
     for name in MODULES:
         if part_of(name) == part:
@@ -128,6 +130,14 @@ def test_scores_import_leaves_only():
             others = {o for o in ours(name) if part_of(o) != "scores"}
             wrong = others - LEAVES - PURE - {"dreamer", "dreamer.envs"}
             assert not wrong, f"{name} imports {sorted(wrong)}"
+
+
+def test_pages_import_scores_and_leaves_only():
+    for name in MODULES:
+        if part_of(name) == "pages":
+            others = {o for o in ours(name) if part_of(o) != "pages"}
+            wrong = {o for o in others - LEAVES if part_of(o) != "scores"}
+            assert not wrong - {"dreamer"}, f"{name} imports {sorted(wrong)}"
 
 
 def test_leaves_import_only_leaves():

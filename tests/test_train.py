@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -121,6 +122,14 @@ def test_what_a_run_leaves(pong):
     assert saved(logdir) == [300]
 
 
+def test_a_checkpoint_carries_the_settings_of_the_run(pong):
+    logdir, _ = pong
+    meta = json.loads((logdir / "ckpt" / "300" / "meta.json").read_text())
+    header, _, text = (logdir / "config.yaml").read_text().partition("\n")
+    assert header.startswith("#")
+    assert meta["meta"]["config"] == text
+
+
 def test_scores_are_written_as_episodes_end(pong):
     logdir, _ = pong
     scores = rows(logdir / "scores.jsonl")
@@ -170,8 +179,34 @@ def test_a_finished_run_is_left_as_it_is(pong, capsys):
     after = files(logdir)
     # But for who was here, and when.
     changed = {x.name for x in after if after[x] != before.get(x)}
-    assert changed == {"lock", "starts.jsonl"}
+    assert changed == {"lock", "starts.jsonl", "report.html"}
     assert after.keys() == before.keys()
+
+
+def test_a_run_ends_with_its_page(pong):
+    logdir, out = pong
+    assert f"Report: {logdir}/report.html\n" in out
+    text = (logdir / "report.html").read_text()
+    assert "<td>33</td><td>33</td>" in text  # updates planned and done
+
+
+def test_a_run_without_its_page_ends_as_well(tmp_path, capsys):
+    train.write_page(SimpleNamespace(logdir=tmp_path))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"No report page: {tmp_path}: holds no run")
+
+
+def test_a_run_ends_with_videos(tmp_path):
+    argv = [*PONG, "--run.steps", "100", "--run.report_every", "1e9"]
+    argv += ["--logdir", str(tmp_path)]
+    assert train.main(argv) == 0
+    videos = files(tmp_path / "videos")
+    assert {path.name for path in videos} == {
+        "imagined-000000000400.mp4",
+        "open_loop-000000000400.mp4",
+    }
+    assert train.main(argv) == 0  # and is left as it is
+    assert files(tmp_path / "videos") == videos
 
 
 def test_every_start_is_recorded(pong):

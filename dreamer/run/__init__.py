@@ -16,9 +16,19 @@
   threads.py     work beside the run
   device.py      picks device and precision
   plan.py        says what the run will do, need and take
+  dreams.py      films of what the world model predicts
+  pictures.py    how their frames are laid out
   logger.py      metrics on disk
   progress.py    metrics on screen
   when.py        timers, and the signals that stop a run
+
+and of a trained agent that plays:
+
+  policy.py      a checkpoint that acts (begin here)
+  snapshot.py    which checkpoint, and its settings
+  episodes.py    scores of a fixed number of episodes
+  films.py       films of them
+  ticker.py      how far it is, on screen
 
 Begin with `dreamer/train.py`, which reads top to bottom.
 """

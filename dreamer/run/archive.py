@@ -1,6 +1,7 @@
 """The directory of one checkpoint, which NumPy alone can read.
 
-    meta.json        counters, the replay's manifest, lists and checksums
+    meta.json        counters, the run's settings as in its config.yaml,
+                     the replay's manifest, lists and checksums
     state.arrays     the train state
     <owner>.arrays   of every other owner of arrays
 
@@ -33,8 +34,8 @@ Arrays = dict[str, dict[str, np.ndarray]]
 """Host arrays by their owner and name."""
 
 
-def leaves(state: TrainState) -> dict[str, Any]:
-    """Arrays of a state by their names, as in params/actor/kernel."""
+def leaves(state: Any) -> dict[str, Any]:
+    """Arrays of a tree by their names, as in params/actor/kernel."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
@@ -60,7 +61,9 @@ def entry(spec: Spec, crc32: int) -> dict[str, Any]:
 
 
 def write_meta(path: Path, meta: dict[str, Any]) -> None:
-    """Writes `counters`, `replay` and `files`, an entry for each owner.
+    """Writes `counters`, `config`, `replay` and `files`.
+
+    The latter has an entry for each owner.
 
     Raises:
       OSError: it cannot be written.
@@ -106,19 +109,48 @@ def read_arrays(
       ValueError: the state has other arrays than `like`.
     """
     arrays = {}
-    for owner, value in {"state": None, **meta["files"]}.items():
-        fits = isinstance(value, dict) and {"crc32", "arrays"} <= value.keys()
-        if not fits or not re.fullmatch("[a-z_]{1,40}", owner):
-            raise Damaged(f"{path}: damaged, {owner[:40]!r} is no file of it")
-        spec = files.spec_from_json(value["arrays"])
+    for owner in {"state": None, **meta["files"]}:
+        spec, crc32 = _entry(path, meta, owner)
         if owner == "state":
             _check_sizes(path, spec, files.spec_of(leaves(like)))
         name = file_of(path, owner)
-        arrays[owner] = files.read_arrays(name, spec, value["crc32"])
+        arrays[owner] = files.read_arrays(name, spec, crc32)
     state = jax.tree.unflatten(
         jax.tree.structure(like), arrays.pop("state").values()
     )
     return state, arrays
+
+
+def read_part(
+    path: Path, meta: dict[str, Any], like: dict[str, Any]
+) -> dict[str, Any]:
+    """Some fields of the train state, such as `params`, as NumPy arrays.
+
+    Args:
+      path: of the checkpoint.
+      meta: of `read_meta`.
+      like: by field, trees of what has a shape and a dtype.
+
+    Raises:
+      Damaged: the file of the train state is not as it was written.
+      ValueError: it has other arrays than `like`.
+    """
+    spec, crc32 = _entry(path, meta, "state")
+    wanted = leaves(like)
+    saved = {k: x for k, x in spec.items() if k.split("/")[0] in like}
+    _check_sizes(path, saved, files.spec_of(wanted))
+    name = file_of(path, "state")
+    arrays = files.read_arrays(name, spec, crc32, wanted)
+    return jax.tree.unflatten(jax.tree.structure(like), arrays.values())
+
+
+def _entry(path: Path, meta: dict[str, Any], owner: str) -> tuple[Spec, Any]:
+    """What the meta file says of an owner's file: its arrays and CRC-32."""
+    value = meta["files"].get(owner)
+    fits = isinstance(value, dict) and {"crc32", "arrays"} <= value.keys()
+    if not fits or not re.fullmatch("[a-z_]{1,40}", owner):
+        raise Damaged(f"{path}: damaged, {owner[:40]!r} is no file of it")
+    return files.spec_from_json(value["arrays"]), value["crc32"]
 
 
 def _check_sizes(path: Path, saved: Spec, here: Spec) -> None:

@@ -34,11 +34,33 @@ _NAME = re.compile(rf"(0|[1-9][0-9]{{0,17}})(\{REPLACED}|\.tmp|\.old\.tmp)?")
 QUEUE_BYTES = 4 * 2**30  # copied and not yet written, at most
 
 
+def saved_steps(directory: Path) -> set[int]:
+    """Policy steps of the complete checkpoints in `<logdir>/ckpt`.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return set()
+    found = [match for match in map(_NAME.fullmatch, names) if match]
+    return {int(x[1]) for x in found if x[2] in (None, REPLACED)}
+
+
+def folder_of(directory: Path, policy_steps: int) -> Path:
+    """Where one of them is."""
+    path = directory / str(policy_steps)
+    return path if path.exists() else path.with_suffix(REPLACED)
+
+
 class Checkpoints:
     """The checkpoints of one logdir, which nothing touches before a `save`.
 
     Args:
       logdir: of the run; need not exist.
+      settings: of the run, as in its config.yaml; each checkpoint carries
+        them, so that it can be used alone.
 
     Attributes:
       saved: policy steps of the newest checkpoint known to be complete.
@@ -50,8 +72,9 @@ class Checkpoints:
       ValueError: the directory of checkpoints cannot be read.
     """
 
-    def __init__(self, logdir: Path) -> None:
+    def __init__(self, logdir: Path, settings: str = "") -> None:
         self._directory = logdir / "ckpt"
+        self._settings = settings
         self._replay_directory = logdir / "replay"
         self._background = Background(QUEUE_BYTES)
         self._writing: Future[None] | None = None
@@ -66,7 +89,7 @@ class Checkpoints:
     def latest(self) -> int | None:
         """Policy steps of the newest checkpoint, if there is one."""
         try:
-            return max(self._steps(), default=None)
+            return max(saved_steps(self._directory), default=None)
         except OSError as error:
             raise ValueError(
                 f"{self._directory}: cannot read it ({error.strerror})"
@@ -133,15 +156,15 @@ class Checkpoints:
             sizes or with another replay, which none of the others replaces.
         """
         faults: dict[int, str] = {}
-        steps = sorted(self._steps(), reverse=True)
+        found = sorted(saved_steps(self._directory), reverse=True)
         for salvage in (False, True):
-            for step in steps:
+            for step in found:
                 try:
                     *restored, lost = self._read(step, like, replay, salvage)
                 except Damaged as error:
                     faults.setdefault(step, str(error))
                     continue
-                self._superseded = {x for x in steps if x > step}
+                self._superseded = {x for x in found if x > step}
                 self.saved = step
                 self.reports = [
                     f"checkpoint {x} is damaged ({fault}); checkpoint {step}"
@@ -195,6 +218,7 @@ class Checkpoints:
         def meta() -> dict[str, Any]:
             return {
                 "counters": counters,
+                "config": self._settings,
                 "replay": manifest(),
                 "files": {
                     owner: archive.entry(spec, written[owner].result())
@@ -229,9 +253,10 @@ class Checkpoints:
             folder.rename(target)
             files.sync_directory(self._directory)
             self.saved = policy_steps
-            self._retire(self._superseded & self._steps() - {policy_steps})
+            found = saved_steps(self._directory)
+            self._retire(self._superseded & found - {policy_steps})
             self._superseded = set()
-            self._retire(sorted(self._steps())[:-KEEP])
+            self._retire(sorted(saved_steps(self._directory))[:-KEEP])
             self._sweep()
             self.error = None
         except OSError as error:
@@ -239,10 +264,11 @@ class Checkpoints:
             with contextlib.suppress(OSError):
                 self._sweep()
 
-    def _retire(self, steps: Iterable[int]) -> None:
+    def _retire(self, retired: Iterable[int]) -> None:
         """Takes checkpoints out of the list, whole; a sweep deletes them."""
-        for step in steps:
-            self._folder(step).rename(self._directory / f"{step}.old.tmp")
+        for step in retired:
+            path = folder_of(self._directory, step)
+            path.rename(self._directory / f"{step}.old.tmp")
 
     def _sweep(self) -> None:
         """Deletes what belongs to no checkpoint.  Nothing is being written."""
@@ -256,22 +282,14 @@ class Checkpoints:
                 shutil.rmtree(path)
         # Nobody knows what a damaged one refers to: then keep all.
         with contextlib.suppress(ValueError):
-            metas = [archive.read_meta(self._folder(x)) for x in self._steps()]
+            kept = [
+                folder_of(self._directory, x)
+                for x in saved_steps(self._directory)
+            ]
+            metas = [archive.read_meta(path) for path in kept]
             names = [listed(meta["replay"]) for meta in metas]
             collect_garbage(self._replay_directory, set().union(*names))
         self._tidy = True
-
-    def _steps(self) -> set[int]:
-        try:
-            names = os.listdir(self._directory)
-        except FileNotFoundError:
-            return set()
-        found = [match for match in map(_NAME.fullmatch, names) if match]
-        return {int(x[1]) for x in found if x[2] in (None, REPLACED)}
-
-    def _folder(self, step: int) -> Path:
-        path = self._directory / str(step)
-        return path if path.exists() else path.with_suffix(REPLACED)
 
     def _read(
         self, step: int, like: TrainState, replay: Replay, salvage: bool
@@ -282,7 +300,7 @@ class Checkpoints:
           Damaged: the replay is still empty.
           ValueError: none of the others is to be used either.
         """
-        path = self._folder(step)
+        path = folder_of(self._directory, step)
         meta = archive.read_meta(path)
         state, arrays = archive.read_arrays(path, meta, like)
         lost = replay.load(self._replay_directory, meta["replay"], salvage)

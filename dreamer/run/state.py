@@ -15,13 +15,14 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from dreamer.agent.agent import Agent
-from dreamer.config import Config
+from dreamer.agent.agent import Agent, Params
+from dreamer.config import Config, to_yaml
 from dreamer.envs.vector import make_envs
 from dreamer.ratio import Ratio
 from dreamer.run import logdir
 from dreamer.run.checkpoint import Checkpoints
 from dreamer.run.device import describe_device, select_device
+from dreamer.run.dreams import Dreams
 from dreamer.run.driver import Driver
 from dreamer.run.learner import Learner
 from dreamer.run.parts import check_complete, make_replay
@@ -61,7 +62,7 @@ class Run:
         dtype = select_device(config.jax)
         logdir.look(config)
         with contextlib.ExitStack() as opened:
-            self._checkpoints = Checkpoints(self.logdir)
+            self._checkpoints = Checkpoints(self.logdir, to_yaml(config))
             newest = self._checkpoints.latest
             self._envs = make_envs(config)
             opened.callback(self._envs.close)
@@ -84,6 +85,14 @@ class Run:
                 opened,
             )
             opened.callback(self._checkpoints.close)
+            self._dreams = Dreams(
+                self._agent,
+                self._replay,
+                self._logger,
+                config,
+                self.updates,
+            )
+            opened.callback(self._dreams.close)
             self._opened = opened.pop_all()
         self._news += [warning] if warning else []
         self._logged = self._clocks()
@@ -211,6 +220,7 @@ class Run:
             self._envs.reports,
             self.learner.reports,
             self._checkpoints.reports,
+            self._dreams.reports,
         ):
             news += reports
             reports.clear()
@@ -248,6 +258,14 @@ class Run:
             if self.learner.ready(timeout=0.2):
                 self.learner.update()
                 self._owed -= 1
+
+    def dream(self) -> None:
+        """Films what the model predicts, if it is time; rarely takes any."""
+        self._dreams.turn(*self._dreamer())
+
+    def _dreamer(self) -> tuple[Params, int, int]:
+        """Who dreams: parameters, updates and frames of now."""
+        return self.learner.state.params, self.updates, self.frames
 
     def wait(self) -> None:
         """Waits until the device has made every update asked for."""
@@ -335,6 +353,8 @@ class Run:
           WriteError: the logdir cannot be written.
         """
         self.save()
+        if self.finished:
+            self._dreams.last(*self._dreamer())
         while True:
             self._checkpoints.wait()
             self._logger.sync()

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -78,8 +78,25 @@ def read_lines(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
     return *_in_order(rows), broken
 
 
-def read_evaluation(path: Path) -> np.ndarray:
-    """Scores of the evaluation episodes in a file, (episodes,) float.
+class Evaluated(NamedTuple):
+    """A file of `dreamer.evaluate`, or of others in the same form.
+
+    Attributes:
+      scores: (episodes,) float.
+      checkpoint: Its policy steps, 0 if the file does not say.
+      usual: Whether actions were sampled, in the run's own environment, and
+        all episodes played to their end.
+      about: All that the file says, unchecked.
+    """
+
+    scores: np.ndarray
+    checkpoint: int
+    usual: bool
+    about: dict[str, Any]
+
+
+def read_evaluation(path: Path) -> Evaluated:
+    """Scores of evaluation episodes.
 
     Raises:
       ValueError: It is not as expected.
@@ -87,11 +104,15 @@ def read_evaluation(path: Path) -> np.ndarray:
     """
     content = _content(path)
     try:
-        episodes = json.loads(content)["episodes"]
-        scores = [_episode(0, x["score"])[1] for x in episodes]
+        about = json.loads(content)
+        scores = [_episode(0, x["score"])[1] for x in about["episodes"]]
+        changes = [x for x in about.get("settings", {}) if x[:4] == "env."]
+        sampled = about.get("mode", "sample") == "sample"
+        usual = sampled and not changes and not about.get("cut_short")
+        checkpoint = int(about.get("checkpoint", 0))
     except ODD:
         raise ValueError(f"{path}: {EVALUATION}") from None
-    return np.array(scores, float)
+    return Evaluated(np.array(scores, float), checkpoint, usual, about)
 
 
 def read_records(path: Path) -> list[Record]:

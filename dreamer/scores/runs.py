@@ -117,7 +117,6 @@ def read_folder(folder: Path, label: str = "", other: str = "") -> Run:
     seed = settings.get("seed", 0)
     benchmark, game = _task(settings.get("task"), path)
     frames, scores, broken = read_lines(folder / SCORES)
-    evaluations = sorted(folder.glob("eval*.json"))
     return Run(
         one_line(str(folder)),
         benchmark,
@@ -126,10 +125,24 @@ def read_folder(folder: Path, label: str = "", other: str = "") -> Run:
         seed if isinstance(seed, int) else 0,
         frames,
         scores,
-        np.concatenate([NO_EPISODES, *map(read_evaluation, evaluations)]),
+        _evaluation(folder),
         broken,
         settings,
     )
+
+
+def _evaluation(folder: Path) -> np.ndarray:
+    """Scores of a run's evaluation episodes: (episodes,) float.
+
+    Those of the newest checkpoint that has any, of all files together, as
+    they may have several seeds. Episodes count that were played to their end
+    in the run's own environment with sampled actions.
+    """
+    files = [read_evaluation(x) for x in sorted(folder.glob("eval*.json"))]
+    usual = [x for x in files if x.usual]
+    newest = max([x.checkpoint for x in usual], default=0)
+    scores = [x.scores for x in usual if x.checkpoint == newest]
+    return np.concatenate([NO_EPISODES, *scores])
 
 
 def _task(task: Any, path: Path) -> tuple[str, str]:

@@ -170,3 +170,17 @@ def test_owners_cannot_leave_the_directory(tmp_path, owner):
 
     forge(tmp_path, change)
     refused(tmp_path, "is no file of it")
+
+
+def test_a_part_of_the_state(tmp_path):
+    save(tmp_path, 10, value=3.0)
+    path = tmp_path / "ckpt" / "10"
+    (path / "learner.arrays").unlink()  # not needed
+    meta = archive.read_meta(path)
+    like = {"updates": np.zeros((), np.int32)}
+    assert archive.read_part(path, meta, like) == {"updates": 3}
+    like = {"weight": np.zeros(4, np.float32)}
+    with pytest.raises(ValueError, match=r"'weight' is float32\[3\] in it"):
+        archive.read_part(path, meta, like)
+    with pytest.raises(ValueError, match="'params' is none in it"):
+        archive.read_part(path, meta, {"params": np.zeros(1)})

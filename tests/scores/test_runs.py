@@ -88,6 +88,24 @@ def test_evaluation_episodes_of_all_files(tmp_path):
     assert sorted(read(tmp_path)[0].evaluation) == [1, 2]
 
 
+def test_evaluation_is_that_of_the_newest_checkpoint_as_in_training(tmp_path):
+    folder = write_run(tmp_path / "x")
+    sampled = {"mode": "sample", "settings": {"jax.platform": "cpu"}}
+    for score, about in enumerate(
+        (
+            {"checkpoint": 900, **sampled},
+            {"checkpoint": 1000, **sampled},
+            {"checkpoint": 1000, **sampled, "seed": 1},
+            {"checkpoint": 1000, "mode": "argmax"},
+            {"checkpoint": 1000, "settings": {"env.atari100k.sticky": "0.2"}},
+            {"checkpoint": 1000, **sampled, "cut_short": 1},
+        )
+    ):
+        about["episodes"] = [{"score": score, "length": 9}]
+        (folder / f"eval-{score}.json").write_text(json.dumps(about))
+    assert list(read(tmp_path)[0].evaluation) == [1, 2]
+
+
 def test_checkpoints_are_not_searched_and_files_are_found(tmp_path):
     folder = write_run(tmp_path / "a" / "b")
     write_run(folder / "ckpt" / "inside")

@@ -1,0 +1,366 @@
+"""Plays a trained agent: `python -m dreamer.evaluate --logdir DIR`.
+
+The scores of many episodes go to a JSON file, the first episodes to films if
+wanted. The run itself is left alone and may go on meanwhile. Next:
+run/policy.py for the agent, run/episodes.py for what is played.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+import dreamer
+from dreamer.config import Config
+from dreamer.envs.vector import EnvError, Envs
+from dreamer.options import (
+    did_you_mean,
+    one_line,
+    settings,
+    shown,
+    split_flags,
+)
+from dreamer.run import threads
+from dreamer.run.episodes import Episode, Evaluation
+from dreamer.run.faults import explain
+from dreamer.run.films import Films
+from dreamer.run.policy import LENGTH, MODES, Policy, load
+from dreamer.run.progress import duration
+from dreamer.run.ticker import Ticker
+from dreamer.run.when import StopSignal
+from dreamer.scores.evaluation import finite, summary, words
+
+PROGRAM = "dreamer.evaluate"
+DESCRIPTION = """\
+Plays episodes with the agent of a checkpoint. Writes their scores, the mean
+with a 95% interval and, where it is known, the human-normalised score to
+DIR/eval-STEPS-MODE.json; with --video, films to DIR/videos.
+
+All else is as the run's settings say. Flags as in training change some:
+--env.* (what it plays), --jax.* (where it computes; by default on an
+accelerator if there is one, wherever the run did), --run.env_timeout and
+--run.env_restarts. Atari games are played until no life is left.
+"""
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130  # exit codes, beside 0
+FORMAT = 1  # of the file
+FPS = 30  # of an environment that does not say
+PACKAGES = ("jax", "numpy", "gymnasium", "ale-py")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done: everything that can be refused has been."""
+
+    flags: argparse.Namespace
+    changes: Mapping[str, str]
+    policy: Policy
+    envs: Envs
+    films: Films | None
+    out: Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    # A run on the same GPU has most of its memory, and this needs little.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    try:
+        with StopSignal() as stop, contextlib.ExitStack() as opened:
+            try:
+                given = sys.argv[1:] if argv is None else argv
+                job = prepare(given, opened)
+            except ValueError as error:
+                return _say(str(error), REFUSED)
+            print(_describe(job), flush=True)
+            began = time.monotonic()
+            episodes = play(job, stop)
+            if stop.received:
+                return _say("interrupted; nothing is written", INTERRUPTED)
+            found = results(job, episodes, time.monotonic() - began)
+            print(words(found), flush=True)  # also if it cannot be written
+            write(job.out, found)
+            print(f"Written: {job.out}")
+            return 0
+    except EnvError as error:
+        reason = str(error)  # with the environment's own traceback
+    except Exception as error:
+        if explain(error, Config()) is not None:
+            reason = "out of memory; take fewer --envs or --jax.platform cpu"
+        elif isinstance(error, OSError):
+            reason = one_line(str(error))
+        else:
+            raise
+    print(f"{PROGRAM}: {reason}", file=sys.stderr)
+    return FAILED
+
+
+def program() -> NoReturn:
+    """The command: as `main`, ending the process with the exit code."""
+    threads.run_program(main)
+
+
+def _say(message: str, code: int) -> int:
+    line = one_line(" ".join(message.split()))
+    print(f"{PROGRAM}: {line}", file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message.removeprefix("argument "))
+
+
+class _Whole:
+    """Reads a whole number within limits."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self._low, self._high = low, high
+
+    def __call__(self, text: str) -> int:
+        number = int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
+        if not self._low <= number <= self._high:
+            raise argparse.ArgumentTypeError(
+                f"{shown(text)}: expected a whole number from {self._low} to"
+                f" {self._high}"
+            )
+        return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"python -m {PROGRAM}",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    about = "a run's folder, or that of one checkpoint, copied anywhere"
+    add("--logdir", metavar="DIR", type=Path, required=True, help=about)
+    about = "how actions are taken (default: sample, as in training)"
+    add("--mode", choices=MODES, default="sample", help=about)
+    add("--out", metavar="FILE", type=Path, help="instead of that in DIR")
+    for flag, default, low, high, about in (
+        ("checkpoint", None, 0, 10**18, "its policy steps (default: newest)"),
+        ("episodes", 100, 1, 10**6, "episodes to play"),
+        ("envs", 8, 1, 4096, "environments in parallel"),
+        ("seed", 0, 0, 2**32 - 1, "of environments and actions"),
+        ("video", 0, 0, 10**6, "episodes to make films of, the first ones"),
+        ("length", LENGTH, 1, 10**9, "policy steps of an episode at most"),
+    ):
+        words = "" if default is None else f" (default: {default})"
+        number = _Whole(low, high)
+        options = dict(metavar="N", type=number, help=about + words)
+        add(f"--{flag}", default=default, **options)
+    return parser
+
+
+def _parse(
+    argv: Sequence[str],
+) -> tuple[argparse.Namespace, dict[str, str]]:
+    """Flags of this program, and changes of the run's settings."""
+    parser = _parser()
+    flags, rest = parser.parse_known_args(argv)
+    known = settings(Config())
+    if rest and not rest[0].startswith("--"):
+        raise ValueError(f"{shown(rest[0])}: expected --FLAG VALUE")
+    entries, changes = split_flags(rest, known)
+    if entries:
+        raise ValueError("--configs: expected none, the run's settings hold")
+    for key in changes:
+        if key not in known and "." not in key:
+            hint = did_you_mean(key, vars(flags)) or "; --help lists them"
+            raise ValueError(f"--{shown(key)}: unknown flag{hint}")
+    if flags.video > flags.episodes:
+        raise ValueError(
+            f"--video {flags.video}: expected at most --episodes"
+            f" {flags.episodes}"
+        )
+    return flags, changes
+
+
+def prepare(argv: Sequence[str], opened: contextlib.ExitStack) -> Job:
+    """Looks at everything, and writes nothing.
+
+    Args:
+      argv: of the command line.
+      opened: gets what is to be closed.
+
+    Raises:
+      ValueError: something asked for cannot work. One line.
+      EnvError: an environment does not start.
+    """
+    flags, changes = _parse(argv)
+    policy = load(
+        flags.logdir,
+        flags.checkpoint,
+        mode=flags.mode,
+        seed=flags.seed,
+        settings=changes,
+    )
+    out = flags.out or policy.home / _name(flags, changes, policy)
+    _check_writable(out)
+    envs = policy.make_envs(
+        min(flags.envs, flags.episodes),
+        flags.seed,
+        flags.length,
+        flags.video or None,
+    )
+    opened.callback(envs.close)
+    films = None
+    if flags.video:
+        films = opened.enter_context(_films(policy, envs, flags.video, out))
+    return Job(flags, changes, policy, envs, films, out)
+
+
+def _name(
+    flags: argparse.Namespace, changes: Mapping[str, str], policy: Policy
+) -> str:
+    """Of the file: results that mean something else have another one."""
+    parts = ["eval", str(policy.policy_steps), flags.mode]
+    if flags.seed:
+        parts.append(f"seed{flags.seed}")
+    if flags.length != LENGTH:
+        parts.append(f"length{flags.length}")
+    for key, value in changes.items():
+        if key.startswith("env."):
+            text = f"{key.rpartition('.')[2]}={value}"
+            parts.append(re.sub(r"[^\w.=]", "_", text)[:40])
+    return "-".join(parts) + ".json"
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        if out.is_dir():
+            raise ValueError(f"--out {out}: expected a file, it is a folder")
+        parents = out.absolute().parents
+        folder = next(folder for folder in parents if folder.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise ValueError(
+                f"{out}: {folder} is not writable; --out takes another file"
+            )
+    except OSError as error:
+        raise ValueError(f"--out {out}: {error.strerror}") from None
+
+
+def _films(policy: Policy, envs: Envs, count: int, out: Path) -> Films:
+    """Films beside the file, at the speed of the game."""
+    env = policy.make_env()
+    fps = (env.metadata.get("render_fps") or FPS) / policy.config.action_repeat
+    env.close()
+    title = policy.config.task_name
+    return Films(_paths(count, out), fps, envs.obs_spaces, title)
+
+
+def _paths(count: int, out: Path) -> list[Path]:
+    folder = out.parent / "videos"
+    return [folder / f"{out.stem}-{x:03d}.mp4" for x in range(count)]
+
+
+def _describe(job: Job) -> str:
+    policy = job.policy
+    return (
+        f"Agent of {policy.config.task} after {policy.policy_steps:,} policy"
+        f" steps ({policy.frames:,} frames, {policy.updates:,} updates)\n"
+        f"Episodes: {job.flags.episodes}, environments: {job.envs.num},"
+        f" actions: {policy.mode}, on {policy.device}"
+    )
+
+
+def play(job: Job, stop: StopSignal) -> Sequence[Episode]:
+    """The episodes, or those that ended before a signal came.
+
+    Raises:
+      EnvError: an environment failed once too often.
+      OSError: a film cannot be written.
+    """
+    began = time.monotonic()
+    total = job.flags.episodes
+    with Ticker() as ticker:
+        evaluation = Evaluation(job.policy, job.envs, total, job.films)
+
+        def line() -> str:
+            seconds = time.monotonic() - began
+            scores = [x.score for x in evaluation.episodes]
+            fields = [
+                f"episodes {len(scores)}/{total}",
+                f"policy steps {evaluation.policy_steps:,}",
+                f"{evaluation.policy_steps / seconds:,.0f} steps/s",
+            ]
+            if scores:
+                left = seconds * (total / len(scores) - 1)
+                fields.insert(1, f"mean score {np.mean(scores):,.6g}")
+                fields.append(f"about {duration(left)} left")
+            return "  ".join(fields)
+
+        while not (evaluation.finished or stop.received):
+            evaluation.step()
+            ticker.show(line)
+            for report in job.envs.reports:
+                ticker.print(report)
+            job.envs.reports.clear()
+    return evaluation.episodes
+
+
+def results(
+    job: Job, episodes: Sequence[Episode], seconds: float
+) -> dict[str, Any]:
+    """The contents of the file; None where something is not known."""
+    policy, task = job.policy, job.policy.config.task
+    cut = [x for x in episodes if x.length >= job.flags.length]
+    rows = [{**x._asdict(), "score": finite(x.score)} for x in episodes]
+    for row, film in zip(rows, _paths(job.flags.video, job.out), strict=False):
+        row["video"] = str(film.relative_to(job.out.parent))
+    return {
+        "format": FORMAT,
+        "task": task,
+        "checkpoint": policy.policy_steps,
+        "frames": policy.frames,
+        "updates": policy.updates,
+        "mode": policy.mode,
+        "seed": job.flags.seed,
+        "envs": job.envs.num,
+        "length": job.flags.length,
+        "settings": dict(job.changes),
+        "episodes": rows,
+        "cut_short": len(cut),
+        # Nobody knows what a human scores in the beginning of a game.
+        **summary([x.score for x in episodes], "" if cut else task),
+        "seconds": round(seconds, 1),
+        "versions": {
+            "dreamer": dreamer.__version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
+    }
+
+
+def write(path: Path, contents: Mapping[str, Any]) -> None:
+    """Writes a file of JSON, all of it or nothing.
+
+    Raises:
+      OSError: the disk does not take it.
+    """
+    text = json.dumps(contents, indent=1, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_text(text, "utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    program()

@@ -1,0 +1,105 @@
+"""The page of several runs: one table, each row with a link to a run's page.
+
+Read `page.py` first.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from dreamer.pages.elements import document, section, table, tag
+from dreamer.pages.page import FILE, footer
+from dreamer.pages.read import Logdir
+from dreamer.pages.summary import RECENT, duration, summarise
+from dreamer.scores.table import percent
+
+INDEX = "index.html"
+UNKNOWN = "–"
+HEADS = (
+    "Task",
+    "Seed",
+    "Score",
+    "Human-normalised",
+    "Evaluation",
+    "Model",
+    "Frames",
+    "Done",
+    "Time",
+)
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """A row of the table.
+
+    Attributes:
+      order: Task, model and seed, by which rows are sorted.
+      cells: What stands in the row.
+    """
+
+    order: tuple[str, str, int, str]
+    cells: tuple[Any, ...]
+
+
+def entry(found: Logdir, folder: Path) -> Entry:
+    """The row of a run, for an index in a folder above it."""
+    summary, config = summarise(found), found.config
+    href = quote(os.path.relpath(found.path / FILE, folder))
+    name = os.path.relpath(found.path, folder)
+    label = f"{summary.title}, seed {config.seed}, in {name}"
+    recent = summary.recent
+    tested = found.evaluations[-1].scores if found.evaluations else ()
+    human = None
+    if recent is not None and summary.reference is not None:
+        human = float(summary.reference.normalised(recent))
+    cells = (
+        tag("a", summary.title, href=href, aria_label=label),
+        str(config.seed),
+        UNKNOWN if recent is None else f"{recent:,.1f}",
+        UNKNOWN if human is None else percent(human),
+        f"{tested.mean():,.1f}" if len(tested) else UNKNOWN,
+        summary.model,
+        f"{summary.frames:,}",
+        f"{summary.share:.0%}",
+        duration(summary.seconds) if summary.seconds else UNKNOWN,
+    )
+    order = summary.suite + summary.title, summary.model, config.seed, name
+    return Entry(order, cells)
+
+
+def index(
+    folder: Path, entries: Iterable[Entry], failed: Mapping[str, str]
+) -> str:
+    """The index's HTML.
+
+    Args:
+      folder: Where it will be.
+      entries: Of the runs that have pages.
+      failed: Why the others have none, by their folders.
+    """
+    entries = sorted(entries, key=lambda x: x.order)
+    title = f"Runs in {folder.resolve().name}"
+    count = len(entries)
+    lead = f"{count} run{'s' * (count != 1)}, by task, model and seed"
+    caption = (
+        "Each task leads to the page of its run. Scores are means: of the last"
+        f" {RECENT} training episodes, and of the newest evaluation."
+    )
+    without = section(
+        "Without a page",
+        tag("ul", *(tag("li", f"{k}: {x}") for k, x in failed.items())),
+    )
+    return document(
+        title,
+        tag("header", tag("h1", title), tag("p", lead, class_="lead")),
+        table(
+            caption,
+            HEADS,
+            (x.cells for x in entries),
+        ),
+        without if failed else None,
+        footer(),
+    )

@@ -1,0 +1,123 @@
+"""What a run is called, how far it is and how good: for page and index.
+
+Read next: `page.py`.
+"""
+
+from dataclasses import dataclass
+
+from dreamer.options import settings
+from dreamer.pages.read import Logdir, is_number
+from dreamer.presets import presets
+from dreamer.scores.published import (
+    BENCHMARKS,
+    Benchmark,
+    Reference,
+    game_name,
+    references,
+)
+
+RECENT = 10  # episodes, whose mean is the score of a run so far
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a reader asks first.
+
+    Attributes:
+      title: Of the game or environment.
+      suite: Of benchmarks, or where the environment comes from.
+      model: The size's preset, or the size of its recurrent state.
+      benchmark: With published scores; None if there are none.
+      game: As in `dreamer.envs.games`; '' for another task.
+      reference: Random and human scores, where they are known.
+      policy_steps: Done so far, as far as files say.
+      frames: The same, emulated.
+      updates: None if no row of metrics says so.
+      share: Of the policy steps, at most 1.
+      seconds: In the training loop; 0 if not known.
+      recent: Mean score of the last episodes; None without any.
+    """
+
+    title: str
+    suite: str
+    model: str
+    benchmark: Benchmark | None
+    game: str
+    reference: Reference | None
+    policy_steps: int
+    frames: int
+    updates: int | None
+    share: float
+    seconds: float
+    recent: float | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all policy steps are done."""
+        return self.share >= 1
+
+
+def summarise(found: Logdir) -> Summary:
+    """The summary of a run that was read."""
+    config = found.config
+    benchmark = next(
+        (x for x in BENCHMARKS.values() if x.prefix == config.suite), None
+    )
+    game = game_name(config.task_name) if benchmark else ""
+    frames = max(found.frames, default=0)
+    steps = max(
+        int(found.last("policy_steps") or 0),
+        int(frames) // config.action_repeat,
+        *(x.policy_steps for x in found.checkpoints),
+    )
+    updates = found.last("updates")
+    recent = found.scores[-RECENT:]
+    return Summary(
+        title=game.replace("_", " ").title() or config.task_name,
+        suite=benchmark.title if benchmark else "Gymnasium",
+        model=_model(found),
+        benchmark=benchmark,
+        game=game,
+        reference=references().get(game),
+        policy_steps=steps,
+        frames=steps * config.action_repeat,
+        updates=None if updates is None else int(updates),
+        share=min(steps / config.run.steps, 1),
+        seconds=_seconds(found),
+        recent=float(recent.mean()) if len(recent) else None,
+    )
+
+
+def _model(found: Logdir) -> str:
+    """The preset with the size of the model."""
+    known = {k: x.value for k, x in settings(found.config).items()}
+    for name, preset in presets().items():
+        if name.startswith("size") and all(
+            known[key] == value for key, value in preset.values.items()
+        ):
+            return name
+    return f"recurrent state of {found.config.agent.dyn.rssm.deter}"
+
+
+def _seconds(found: Logdir) -> float:
+    """Time in the training loop: policy steps by their speed, row by row."""
+    seconds, before = 0.0, 0.0
+    for row in found.metrics:
+        steps, speed = row.get("policy_steps"), row.get("fps/policy")
+        if is_number(steps) and is_number(speed) and speed > 0:
+            seconds += max(steps - before, 0) / speed
+            before = steps
+    return seconds
+
+
+def duration(seconds: float) -> str:
+    """4 min 20 s, 3 h 5 min, or 2 d 4 h."""
+    for size, unit, below, name in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if seconds >= size:
+            whole, rest = divmod(int(seconds), size)
+            return f"{whole} {unit} {rest // below} {name}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,114 @@
+"""Writes a page about a run: `python -m dreamer.report LOGDIR`.
+
+One file, `report.html`, that opens in a browser without a network: what was
+run, what came of it and what the world model dreams. `dreamer/pages/` does
+the work; its `__init__.py` is what to read next.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from dreamer.options import one_line
+from dreamer.pages.index import INDEX, entry, index
+from dreamer.pages.page import replace_file, write_page
+from dreamer.pages.read import CONFIG, read
+
+PROGRAM = "dreamer.report"
+DESCRIPTION = f"""\
+Writes report.html into the folder of a run. Given a folder with runs in it,
+at any depth, writes one into each of them, and {INDEX} with a table of all.
+A run may be going on meanwhile.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Writes all pages and prints where they are.
+
+    Returns:
+      0, or 1 if some of the runs in a folder have no page.
+
+    Raises:
+      SystemExit: Code 2, after one line, if there is nothing to write.
+    """
+    parser = _Parser(
+        prog=f"python -m {PROGRAM}",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "dirs",
+        metavar="DIR",
+        nargs="+",
+        type=Path,
+        help="a logdir, or a folder with logdirs in it",
+    )
+    try:
+        dirs = parser.parse_args(argv).dirs
+        runs = {folder: find(folder) for folder in dirs}
+        return max([_write(folder, found) for folder, found in runs.items()])
+    except OSError as error:
+        _refuse(f"{error.filename or '?'}: {error.strerror or error}")
+    except ValueError as error:
+        _refuse(str(error))
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"{PROGRAM}: {one_line(message)}", file=sys.stderr)
+    raise SystemExit(2) from None
+
+
+def find(folder: Path) -> list[Path]:
+    """The run that a folder is, or those below it.
+
+    Raises:
+      ValueError: There is none.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder")
+    found = []
+    for place, inside, names in os.walk(folder):
+        if CONFIG in names:
+            found.append(Path(place))
+            inside.clear()  # checkpoints, replay and videos
+        inside.sort()
+    if not found:
+        raise ValueError(f"{folder}: holds no run, expected {CONFIG} in it")
+    return found
+
+
+def _write(folder: Path, runs: Sequence[Path]) -> int:
+    """The page of a run, or those of the runs in a folder and their index."""
+    if runs == [folder]:
+        print(f"Written: {write_page(read(folder))}")
+        return 0
+    entries, failed = [], {}
+    for run in runs:
+        try:
+            found = read(run)
+            print(f"Written: {write_page(found)}")
+            entries.append(entry(found, folder))
+        except (ValueError, OSError) as error:
+            failed[os.path.relpath(run, folder)] = one_line(str(error))
+    if not entries:
+        raise ValueError(next(iter(failed.values())))
+    for reason in failed.values():
+        print(f"{PROGRAM}: {reason}", file=sys.stderr)
+    text = index(folder, entries, failed)
+    print(f"Written: {replace_file(folder / INDEX, text)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

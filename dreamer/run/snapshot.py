@@ -1,0 +1,128 @@
+"""Finds a checkpoint to be looked at, wherever it is, and its settings.
+
+Nothing is written and nothing is locked, so that a run may go on meanwhile;
+then a checkpoint may be replaced by a newer one while it is read. Next:
+policy.py, which acts with it; archive.py for what is in it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dreamer.config import Config, ConfigError, from_yaml
+from dreamer.replay import Damaged
+from dreamer.run import archive
+from dreamer.run.checkpoint import folder_of, saved_steps
+
+META = "meta.json"
+# What may differ from the run: where it acts, and on what it computes.
+CHANGEABLE = ("env.", "jax.", "run.env_")
+# A run's device may not be there, and scores are those of whole games.
+USUAL = {
+    "jax.platform": "auto",
+    "env.atari.lives": "unused",
+    "env.atari100k.lives": "unused",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """One checkpoint.
+
+    Attributes:
+      path: its folder.
+      meta: see archive.py.
+      config: of the run, as far as nothing else was asked for.
+      policy_steps: of the run when it was saved.
+    """
+
+    path: Path
+    meta: dict[str, Any]
+    config: Config
+    policy_steps: int
+
+
+def locate(place: Path, policy_steps: int | None) -> tuple[Path, Path]:
+    """Where a checkpoint is.
+
+    Args:
+      place: a logdir, or the folder of one checkpoint.
+      policy_steps: which one of a logdir; by default the newest.
+
+    Returns:
+      Its folder, and the one for what becomes of it: the run's logdir, or
+      the checkpoint's own if it was copied to elsewhere.
+
+    Raises:
+      ValueError: there is none. One line.
+    """
+    try:
+        if (place / META).exists():
+            inside = place.absolute().parent
+            return place, inside.parent if inside.name == "ckpt" else place
+        if not place.is_dir():
+            raise ValueError(f"logdir={place}: there is no such folder")
+        directory = place / "ckpt"
+        if not directory.is_dir():
+            raise ValueError(
+                f"logdir={place}: holds no run; expected a logdir with ckpt/"
+                f" in it, or the folder of a checkpoint, with {META}"
+            )
+        found = saved_steps(directory)
+    except OSError as error:
+        raise ValueError(f"logdir={place}: {error.strerror}") from None
+    if not found:
+        raise ValueError(f"logdir={place}: has no checkpoint yet")
+    if policy_steps is None:
+        policy_steps = max(found)
+    if policy_steps not in found:
+        there = ", ".join(map(str, sorted(found)))
+        raise ValueError(
+            f"checkpoint={policy_steps}: {place} has no such one, expected"
+            f" one of {there}"
+        )
+    return folder_of(directory, policy_steps), place
+
+
+def read(path: Path, logdir: Path, changes: Mapping[str, Any]) -> Snapshot:
+    """All but the arrays of a checkpoint.
+
+    Args:
+      path: its folder.
+      logdir: takes the place of the run's.
+      changes: settings by key that replace the run's, as text.
+
+    Raises:
+      Damaged: it is not as it was written, or has vanished.
+      ValueError: one line. It has no settings, or they make no sense here.
+    """
+    for key in changes:
+        if not key.startswith(CHANGEABLE):
+            raise ConfigError(
+                f"--{key}: cannot differ from the run's; expected env.*,"
+                " jax.*, run.env_timeout or run.env_restarts"
+            )
+    meta = archive.read_meta(path)
+    policy_steps = meta["counters"].get("policy_steps")
+    if type(policy_steps) is not int:
+        raise Damaged(f"{path / META}: damaged, it has no policy_steps")
+    text, name = _settings(path, meta)
+    changes = {**USUAL, "logdir": str(logdir), **changes}
+    return Snapshot(path, meta, from_yaml(text, name, changes), policy_steps)
+
+
+def _settings(path: Path, meta: dict[str, Any]) -> tuple[str, str]:
+    """A checkpoint's settings as text, and what that is called."""
+    if meta.get("config") and isinstance(meta["config"], str):
+        return meta["config"], str(path / META)
+    file = path.absolute().parent.parent / "config.yaml"
+    try:
+        return file.read_text("utf-8"), str(file)
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}: was saved before checkpoints carried their settings;"
+            " expected these in config.yaml two folders up, as in a logdir"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: {error}") from None

@@ -1,0 +1,93 @@
+"""Where a checkpoint is, and what its settings are."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from dreamer.config import to_yaml
+from dreamer.run import snapshot
+from dreamer.run.archive import _seal, read_meta, write_meta
+from tests.run.trained import CARTPOLE, checkpoint
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A logdir, not to be changed, and its config."""
+    logdir = tmp_path_factory.mktemp("whole") / "run"
+    return logdir, checkpoint(logdir, CARTPOLE)[0]
+
+
+@pytest.fixture
+def logdir(whole, tmp_path):
+    return shutil.copytree(whole[0], tmp_path / "run")
+
+
+def read(logdir, **changes):
+    changes = {key.replace("__", "."): x for key, x in changes.items()}
+    return snapshot.read(*snapshot.locate(logdir, None), changes)
+
+
+def test_a_checkpoint_carries_the_settings_of_its_run(logdir, whole):
+    found = read(logdir)
+    assert found.policy_steps == 300
+    assert read_meta(found.path)["config"] == to_yaml(whole[1])
+    assert found.config == replace(whole[1], logdir=str(logdir))
+    (logdir / "config.yaml").write_text("task: atari_boxing\n")
+    assert read(logdir).config == found.config
+
+
+def test_an_older_one_needs_the_config_of_its_run(tmp_path):
+    logdir = tmp_path / "run"
+    checkpoint(logdir, CARTPOLE, settings=False)
+    assert read(logdir).config.task == "gym_CartPole-v1"
+    assert read(logdir / "ckpt" / "300").config.task == "gym_CartPole-v1"
+    shutil.copytree(logdir / "ckpt" / "300", tmp_path / "a" / "copy")
+    with pytest.raises(ValueError, match=r"expected these in config\.yaml"):
+        read(tmp_path / "a" / "copy")
+
+
+def test_only_some_settings_may_differ(logdir):
+    changed = read(logdir, env__gym__repeat="2", run__env_timeout="5").config
+    assert (changed.env.gym.repeat, changed.run.env_timeout) == (2, 5.0)
+    assert changed.logdir == str(logdir)
+    for key in ("task", "seed", "agent.opt.lr", "run.steps", "nonsense"):
+        with pytest.raises(ValueError, match=f"--{key}: cannot differ"):
+            read(logdir, **{key: "1"})
+    with pytest.raises(ValueError, match=r"--env\.gym\.repeat=0: expected"):
+        read(logdir, env__gym__repeat="0")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", "seed: &a 1", "- 1", "sedd: 1", "seed: x", "task: a_b"]
+)
+def test_settings_that_make_no_sense(logdir, text):
+    path = logdir / "ckpt" / "300"
+    meta = read_meta(path)
+    (path / "meta.json").unlink()
+    write_meta(path, {**meta, "config": text or ["no text"]})
+    (logdir / "config.yaml").unlink()
+    with pytest.raises(ValueError, match=r"ckpt/300|task=") as error:
+        read(logdir)
+    assert str(error.value).isprintable()
+
+
+def test_a_checkpoint_without_its_number_is_damaged(logdir):
+    (logdir / "ckpt" / "300" / "meta.json").write_bytes(
+        _seal(b'{"format": 2, "counters": {}, "replay": {}, "files": {}}')
+    )
+    with pytest.raises(ValueError, match="has no policy_steps"):
+        read(logdir)
+
+
+def test_folders_without_a_checkpoint(logdir, tmp_path):
+    for place, match in (
+        (tmp_path / "none", "there is no such folder"),
+        (logdir / "config.yaml", "there is no such folder"),
+        (tmp_path, "holds no run"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            snapshot.locate(place, None)
+    shutil.rmtree(logdir / "ckpt" / "300")
+    with pytest.raises(ValueError, match="has no checkpoint yet"):
+        snapshot.locate(logdir, None)
