@@ -126,58 +126,44 @@ class Catch(_Proof):
 
 
 class Recall(_Proof):
-    """Memory: answer with what the first image of the episode showed.
+    """Memory: go on doing what the first image of the episode asked for.
 
-    That image is red, blue or black. After 3 to 7 steps, black until then,
-    comes a question, a white square: the action is the answer, 1 for red, 2
-    for blue, 0 for black, and a right one gives 1. Then the episode ends with
-    a chance of one in three, after the third question always; otherwise, 3 to
-    7 steps later comes another question, which has the same answer.
+    That image is red, blue or black, all others are black. The right action
+    is 1 after red, 2 after blue, 0 after black, in every step of the episode:
+    it gives 1, a wrong one -1. Episodes take 6 to 14 steps.
 
-    No image tells a new episode that begins with black from an old one that
-    goes on: who does not forget at `is_first` answers with older colours. On
-    average there are 19/9 questions, the best score; guesses reach a third.
+    No image tells a new episode that begins in black from an old one that
+    goes on: who does not forget at `is_first` does what older colours asked
+    for. The best score is 10 on average, a random one -10/3, and with eyes
+    but no memory at most -2.
     """
 
-    QUESTIONS = 3
     COLOURS = ((0, 0, 0), RED, BLUE)
-    FACTS = ("_answer", "_until", "_asked", "_over", "_first")
+    FACTS = ("_answer", "_left", "_first")
 
     def reset(
         self, *, seed: int | None = None, options: dict | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Shows the answer."""
+        """Shows what is to be done."""
         super().reset(seed=seed)
         self._answer = int(self.np_random.integers(len(self.COLOURS)))
-        self._asked, self._over, self._first = 0, 0, 1
-        self._wait()
+        self._left = int(self.np_random.integers(6, 15))
+        self._first = 1
         return self._image(), {}
 
     def step(
         self, action: int
     ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Takes the action as an answer if there was a question."""
-        self._first, reward = 0, 0.0
-        if self._until:
-            self._until -= 1
-        else:
-            reward = float(action == self._answer)
-            self._asked += 1
-            last = self._asked == self.QUESTIONS
-            self._over = int(last or self.np_random.integers(3) == 0)
-            self._wait()
-        return self._image(), reward, bool(self._over), False, {}
-
-    def _wait(self) -> None:
-        """Draws how many steps there are until the next question."""
-        self._until = int(self.np_random.integers(3, 8))
+        """Judges the action."""
+        self._first = 0
+        self._left -= 1
+        reward = 1.0 if action == self._answer else -1.0
+        return self._image(), reward, self._left == 0, False, {}
 
     def _image(self) -> np.ndarray:
         image = self._blank()
         if self._first:
             image[:] = self.COLOURS[self._answer]
-        elif not self._until:
-            image[4:12, 4:12] = WHITE
         return image
 
 
