@@ -23,6 +23,7 @@ import queue
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,19 +91,22 @@ class Result:
         )
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Trains and evaluates what the command line names; prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("tasks", nargs="*", metavar="TASK")
     parser.add_argument("--seeds", type=int, default=1, metavar="N")
+    parser.add_argument("--steps", type=int, metavar="N", help="policy steps")
     parser.add_argument("--logdir", type=Path, default="~/logdir/proof")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     names = arguments.tasks or list(PROOFS)
     for name in names:
         if name not in PROOFS:
             parser.error(f"task is {name!r}, allowed: {', '.join(PROOFS)}")
-    if arguments.seeds < 1:
-        parser.error(f"--seeds is {arguments.seeds}, allowed: 1 or more")
+    for option in ("seeds", "steps"):
+        number = getattr(arguments, option)
+        if number is not None and number < 1:
+            parser.error(f"--{option} is {number}, allowed: 1 or more")
     folder = arguments.logdir.expanduser()
     cores = queue.SimpleQueue()
     for core in usable_cores():
@@ -112,17 +116,22 @@ def main() -> int:
         name, seed = job
         core = cores.get()
         try:
-            return prove(name, seed, folder / f"{name}-{seed}", core)
+            logdir = folder / f"{name}-{seed}"
+            return prove(name, seed, logdir, core, arguments.steps)
         finally:
             cores.put(core)
 
     print(HEADER, flush=True)
     jobs = [(x, seed) for seed in range(arguments.seeds) for x in names]
     results = []
-    with ThreadPoolExecutor(cores.qsize()) as pool:
-        for result in pool.map(work, jobs):
-            results.append(result)
-            print(result, flush=True)
+    try:
+        with ThreadPoolExecutor(cores.qsize()) as pool:
+            for result in pool.map(work, jobs):
+                results.append(result)
+                print(result, flush=True)
+    except RuntimeError as error:
+        print(f"prove: {error}", file=sys.stderr)
+        return 1
     return 0 if all(result.solved for result in results) else 1
 
 
@@ -133,8 +142,17 @@ def usable_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def prove(name: str, seed: int, logdir: Path, core: int) -> Result:
+def prove(
+    name: str, seed: int, logdir: Path, core: int, steps: int | None = None
+) -> Result:
     """Trains, if that is not done, and evaluates; the output goes to a log.
+
+    Args:
+      name: of the task.
+      seed: of everything in the run.
+      logdir: of the run.
+      core: to run on.
+      steps: policy steps, if not those of the preset.
 
     Raises:
       RuntimeError: a command failed; names the log.
@@ -143,6 +161,7 @@ def prove(name: str, seed: int, logdir: Path, core: int) -> Result:
     out = logdir / "eval-proof.json"
     settings = ["--configs", "proof", "--task", PROOFS[name].task]
     train = [*settings, "--seed", seed, "--logdir", logdir]
+    train += ["--run.steps", steps] if steps else []
     evaluate = ["--logdir", logdir, "--envs", 1, "--out", out]
     began = time.monotonic()
     with logdir.with_suffix(".log").open("a") as log:

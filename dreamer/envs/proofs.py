@@ -177,9 +177,9 @@ class Doors(_Proof):
     it. The best score is 1, a random one 7/15.
 
     20 steps are more than are imagined (15): the critic has to carry the
-    value back, and a discount of 0.9 would make the red doors better. Where
-    the end of an episode is not learned, the last image of the red corridor
-    seems to pay for ever.
+    value back, and a discount of 0.9 would make the red doors better. An agent
+    that does not learn where episodes end may take the last image of the red
+    corridor for one that pays for ever.
     """
 
     GREEN_STEPS, RED_STEPS = 20, 2
