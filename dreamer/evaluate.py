@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 import dreamer
+from dreamer.command import Parser
 from dreamer.config import Config
 from dreamer.envs.vector import EnvError, Envs
 from dreamer.options import (
@@ -115,13 +116,6 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-class _Parser(argparse.ArgumentParser):
-    """Refuses in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message.removeprefix("argument "))
-
-
 class _Whole:
     """Reads a whole number within limits."""
 
@@ -139,12 +133,7 @@ class _Whole:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=f"python -m {PROGRAM}",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(PROGRAM, DESCRIPTION)
     add = parser.add_argument
     about = "a run's folder, or that of one checkpoint, copied anywhere"
     add("--logdir", metavar="DIR", type=Path, required=True, help=about)

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import matplotlib
 
+from dreamer.command import Parser
 from dreamer.options import one_line
 from dreamer.scores.averages import averages
 from dreamer.scores.comparison import Comparison, compare
@@ -34,20 +35,8 @@ Runs are averaged that have the same method: the preset with the model's size
 KINDS = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 
 
-class _Parser(argparse.ArgumentParser):
-    """Refuses in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=f"python -m {PROGRAM}",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(PROGRAM, DESCRIPTION)
     add = parser.add_argument
     add(
         "dirs",

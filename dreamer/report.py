@@ -5,13 +5,13 @@ run, what came of it and what the world model dreams. `dreamer/pages/` does
 the work; its `__init__.py` is what to read next.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from dreamer.command import Parser
 from dreamer.options import one_line
 from dreamer.pages.index import INDEX, entry, index
 from dreamer.pages.page import replace_file, write_page
@@ -25,13 +25,6 @@ A run may be going on meanwhile.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Refuses in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
-
-
 def main(argv: Sequence[str]) -> int:
     """Writes all pages and prints where they are.
 
@@ -41,12 +34,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
       SystemExit: Code 2, after one line, if there is nothing to write.
     """
-    parser = _Parser(
-        prog=f"python -m {PROGRAM}",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(PROGRAM, DESCRIPTION)
     parser.add_argument(
         "dirs",
         metavar="DIR",
