@@ -6,11 +6,16 @@ which are long). Pendulum's best score is that of dynamic programming on a
 grid of its states; tests/envs/test_proofs.py plays the others' best.
 """
 
+import sys
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 from prove import PROOFS
 
-from dreamer.envs import proofs  # noqa: F401  (registers its tasks)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import dreamer.envs.proofs  # noqa: F401  (registers its tasks)
 
 # Pendulum-v1, as its documentation says (gymnasium.farama.org).
 STEPS, DT, SPEED, TORQUE, FORCE, PUSH = 200, 0.05, 8.0, 2.0, 15.0, 3.0
