@@ -41,12 +41,14 @@ class Evaluation:
 
     Attributes:
       name: Of the file.
+      checkpoint: Its policy steps, 0 if the file does not say.
       scores: (episodes,) float.
       about: What else the file says, checked where it is used.
       videos: Those of its episodes that are there, with their scores.
     """
 
     name: str
+    checkpoint: int
     scores: np.ndarray
     about: Row
     videos: dict[Path, float]
@@ -237,7 +239,7 @@ def _evaluations(path: Path, notes: list[str]) -> Iterator[Evaluation]:
     found = []
     for file in path.glob("eval*.json"):
         try:
-            scores, _, _, about = read_evaluation(file)
+            scores, checkpoint, _, about = read_evaluation(file)
         except (*ODD, OSError):
             notes.append(f"{file.name}: left out, as it cannot be read.")
             continue
@@ -251,14 +253,9 @@ def _evaluations(path: Path, notes: list[str]) -> Iterator[Evaluation]:
             for k, x in videos.items()
             if k.suffix == ".mp4" and k.is_file()
         }
-        found.append(Evaluation(file.name, scores, about, there))
-    found.sort(key=lambda x: (_checkpoint(x), x.name))
+        found.append(Evaluation(file.name, checkpoint, scores, about, there))
+    found.sort(key=lambda x: (x.checkpoint, x.name))
     yield from found
-
-
-def _checkpoint(evaluation: Evaluation) -> float:
-    value = evaluation.about.get("checkpoint")
-    return value if is_number(value) else -1
 
 
 def _find_dreams(folder: Path, found: Logdir) -> None:
