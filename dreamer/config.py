@@ -13,6 +13,7 @@ holds the group `agent`, `dreamer.options` reads single values and
 
 import io
 import os
+import re
 import sys
 import textwrap
 import time
@@ -214,7 +215,8 @@ class Config:
     logdir: str = option(
         "~/logdir/dreamer/{timestamp}",
         "",
-        "Folder of the run's files; {timestamp} becomes the time of start.",
+        "Folder of the run's files; {timestamp}, {task} and {seed} in it are"
+        " filled in.",
         resume=True,
     )
     seed: int = option(0, "[0, 4294967295]", "Seed of all random numbers.")
@@ -257,8 +259,8 @@ def load(argv: Sequence[str], program: str = "dreamer.train") -> Config:
     """The settings that a command line asks for, checked.
 
     `--configs a b.yaml` applies presets and files in their order, then come
-    the `--key value` flags. `{timestamp}` in the logdir becomes the time in
-    UTC and `~` the home folder. Nothing is created. `--help` prints every
+    the `--key value` flags. In the logdir, `{timestamp}` becomes the time in
+    UTC, `{task}` and `{seed}` those settings, and `~` the home folder. Nothing is created. `--help` prints every
     setting and exits.
 
     Args:
@@ -281,7 +283,14 @@ def load(argv: Sequence[str], program: str = "dreamer.train") -> Config:
         config = apply(config, layer.values, layer.where)
     config = apply(config, flags, "--")
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    logdir = config.logdir.replace("{timestamp}", stamp)
+    values = {
+        "timestamp": stamp,
+        "task": re.sub(r"[^\w.-]", "_", config.task),  # no folders in it
+        "seed": str(config.seed),
+    }
+    logdir = re.sub(
+        r"\{(timestamp|task|seed)\}", lambda x: values[x[1]], config.logdir
+    )
     config = replace(config, logdir=os.path.expanduser(logdir))
     check(config)
     return config

@@ -36,14 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_or_exit(sys.argv[1:] if argv is None else argv)
     try:
         return train(config)
-    except (EnvError, Diverged, WriteError) as error:
-        reason = str(error)  # of an environment, with its own traceback
     except Exception as error:
-        reason = explain(error, config)
+        reason = reason_for(error, config)
         if reason is None:
             raise
     print(f"dreamer.train: {reason}", file=sys.stderr)
     return FAILED
+
+
+def reason_for(error: Exception, config: Config) -> str | None:
+    """What to tell a person of an error; None if it is a bug."""
+    if isinstance(error, EnvError | Diverged | WriteError):
+        return str(error)  # of an environment, with its own traceback
+    return explain(error, config)
 
 
 def program() -> NoReturn:
@@ -70,9 +75,15 @@ def train(config: Config) -> int:
             print(f"dreamer.train: {line}", file=sys.stderr)
             return REFUSED
         with run:
-            loop(run, stop)
-            write_page(run)
+            try:
+                loop(run, stop)
+            except Exception as error:
+                reason = reason_for(error, config) or repr(error)
+                run.tell("failed", one_line(reason))
+                raise
             finished, updates = run.finished, run.updates
+            run.tell("done" if finished else "interrupted")
+            write_page(run)
     if not finished:
         print(f"Interrupted; goes on with --logdir {run.logdir}")
         return INTERRUPTED
@@ -101,6 +112,7 @@ def loop(run: Run, stop: StopSignal) -> None:
             run.act()
             run.learn(stop)
             run.dream()
+            run.beat()
             progress.update(
                 run.policy_steps,
                 run.frames,

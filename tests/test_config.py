@@ -134,6 +134,12 @@ def test_timestamp_and_home_in_logdir(monkeypatch):
     assert re.fullmatch(r"/somewhere/a/\d{8}T\d{6}-b", logdir)
 
 
+def test_task_and_seed_in_logdir():
+    flags = ["--logdir", "/a/{task}-{seed}/{tasks}", "--seed", "7"]
+    logdir = load([*flags, "--task", "gym_a/C-v0"])
+    assert logdir.logdir == "/a/gym_a_C-v0-7/{tasks}"
+
+
 @pytest.mark.parametrize("suite", ["atari", "atari100k"])
 def test_every_game_is_a_task(suite):
     assert len(GAMES) == 57

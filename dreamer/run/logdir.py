@@ -21,12 +21,13 @@ from dreamer.run.logger import (
 )
 from dreamer.run.record import FILE as STARTS
 from dreamer.run.record import record
+from dreamer.run.status import FILE as STATUS
 
 # What a run keeps in its logdir; anything else of these names is in the way.
 KINDS = {
     **dict.fromkeys(("ckpt", "replay", dreams.FOLDER), Path.is_dir),
     **dict.fromkeys(("config.yaml", lock.FILE), Path.is_file),
-    **dict.fromkeys((METRICS, SCORES, STARTS), Path.is_file),
+    **dict.fromkeys((METRICS, SCORES, STARTS, STATUS), Path.is_file),
 }
 
 

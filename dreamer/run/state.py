@@ -28,6 +28,7 @@ from dreamer.run.learner import Learner
 from dreamer.run.parts import check_complete, make_replay
 from dreamer.run.patience import Patience
 from dreamer.run.plan import describe
+from dreamer.run.status import Status
 from dreamer.run.when import StopSignal
 from dreamer.train_ratio import updates_owed
 
@@ -85,6 +86,10 @@ class Run:
                 opened,
             )
             opened.callback(self._checkpoints.close)
+            self._status = Status(
+                self.logdir, config.run.steps, self.policy_steps
+            )
+            self.tell("running")
             self._dreams = Dreams(
                 self._agent,
                 self._replay,
@@ -255,9 +260,26 @@ class Run:
                 self._first_update = step
             self._owed += given
         while self._owed and not (stop and stop.received):
+            self.beat()
             if self.learner.ready(timeout=0.2):
                 self.learner.update()
                 self._owed -= 1
+
+    def beat(self) -> None:
+        """Tells status.json now and then that the run goes on."""
+        self._status.beat(**self._standing())
+
+    def tell(self, state: str, error: str | None = None) -> None:
+        """Tells status.json how the run is: see status.py for the words."""
+        self._status.write(state, error, **self._standing())
+
+    def _standing(self) -> dict[str, Any]:
+        return {
+            "policy_steps": self.policy_steps,
+            "frames": self.frames,
+            "updates": self.updates,
+            "score": self.score,
+        }
 
     def dream(self) -> None:
         """Films what the model predicts, if it is time; rarely takes any."""

@@ -1,0 +1,87 @@
+"""How a run is doing, in a small file that anyone may read at any time.
+
+`<logdir>/status.json` is replaced as a whole, at most every `BEAT` seconds
+while the run goes on, and once more when it ends:
+
+    state         "running", "done", "interrupted" or "failed"
+    error         why it failed, in one line; else null
+    time          when this was written, seconds since 1970
+    beat          seconds until it is written again, if all is well, at most
+    host, pid     which process writes it
+    began         when that process started
+    began_steps   policy steps at that time
+    policy_steps, steps    done, and of the whole run
+    frames, updates, score as logged; score is null before an episode ended
+
+A run that was killed still says "running", but at a time long gone.  Needs
+nothing but Python, so that schedulers' and containers' checks are light.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+FILE = "status.json"
+BEAT = 10.0  # seconds between two of them, while steps or updates go on
+SILENCE = 900.0  # seconds after which a run that says nothing has stopped
+
+
+class Status:
+    """Writes the file; a disk that refuses it does not end the run.
+
+    Args:
+      logdir: of the run, which this process has taken.
+      steps: policy steps of the whole run.
+      policy_steps: done before.
+    """
+
+    def __init__(self, logdir: Path, steps: int, policy_steps: int) -> None:
+        self._path = logdir / FILE
+        self._due = 0.0
+        self._values: dict[str, Any] = {
+            "state": "running",
+            "error": None,
+            "time": 0.0,
+            "beat": BEAT,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "began": time.time(),
+            "began_steps": policy_steps,
+            "policy_steps": policy_steps,
+            "steps": steps,
+            "frames": None,
+            "updates": None,
+            "score": None,
+        }
+
+    def beat(self, **values: Any) -> None:
+        """Writes how far the run is, if it is time."""
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + BEAT
+            self.write("running", **values)
+
+    def write(
+        self, state: str, error: str | None = None, **values: Any
+    ) -> None:
+        """Writes at once, keeping what `values` do not change."""
+        self._values |= {"state": state, "error": error, **values}
+        self._values["time"] = time.time()
+        partial = self._path.with_name(f"{FILE}.partial")
+        with contextlib.suppress(OSError):
+            partial.write_text(json.dumps(self._values) + "\n", "utf-8")
+            os.replace(partial, self._path)
+
+
+def read(logdir: Path) -> dict[str, Any] | None:
+    """What the file says; None where there is none that can be read."""
+    try:
+        values = json.loads((logdir / FILE).read_bytes())
+        silent = time.time() - float(values["time"])
+        return {**values, "silent": silent} if values["state"] else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
