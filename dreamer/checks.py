@@ -14,7 +14,7 @@ from dreamer.options import ConfigError, cut, did_you_mean
 from dreamer.train_ratio import first_full_step
 
 if TYPE_CHECKING:
-    from dreamer.config import Config
+    from dreamer.config import Config, JaxConfig
 
 # The encoder halves an image four times; the decoder starts from 8 blocks of
 # channels whatever the number of blocks of the recurrent core.
@@ -37,6 +37,7 @@ def check(config: "Config") -> None:
     _check_logdir(config.logdir)
     _check_sizes(config)
     _check_replay(config)
+    _check_processes(config.jax)
     agent = config.agent
     if agent.policy.minstd > agent.policy.maxstd:
         raise ConfigError(
@@ -130,6 +131,32 @@ def _check_sizes(config: "Config") -> None:
     if 4 * depth % DECODER_BLOCKS:
         raise ConfigError(
             f"agent.dec.simple.depth={depth}: expected an even number"
+        )
+
+
+def _check_processes(jax: "JaxConfig") -> None:
+    """Several processes need a place to meet, and each its number."""
+    place = jax.coordinator
+    if place in ("none", "auto"):
+        for key, value, default in (
+            ("processes", jax.processes, 1),
+            ("process", jax.process, 0),
+        ):
+            if value != default:
+                raise ConfigError(
+                    f"jax.{key}={value}: expected only with"
+                    " --jax.coordinator host:port"
+                )
+        return
+    host, _, port = place.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(
+            f"jax.coordinator={cut(place)}: expected none, auto or host:port"
+        )
+    if jax.process >= jax.processes:
+        raise ConfigError(
+            f"jax.process={jax.process}: expected less than jax.processes="
+            f"{jax.processes}"
         )
 
 

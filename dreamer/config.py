@@ -189,6 +189,43 @@ class JaxConfig:
         "Same seed, same bits on a GPU too, for some speed; CPUs always do.",
         resume=True,
     )
+    devices: int = option(
+        1,
+        "[0, 65536]",
+        "Devices of each process that compute updates together (0: all).",
+        resume=True,
+    )
+    fsdp: bool = option(
+        False,
+        "",
+        "Divide parameters and optimiser state among them, to save memory.",
+        resume=True,
+    )
+    coordinator: str = option(
+        "none",
+        "",
+        "host:port where several processes of one run meet; auto: as Slurm,"
+        " Kubernetes, Open MPI or a TPU pod tell.",
+        resume=True,
+    )
+    processes: int = option(
+        1,
+        "[1, 65536]",
+        "Processes of the run, with a coordinator that is not auto.",
+        resume=True,
+    )
+    process: int = option(
+        0,
+        "[0, 65535]",
+        "Which of them this is; process 0 runs on the coordinator's host.",
+        resume=True,
+    )
+    join_timeout: float = option(
+        300.0,
+        "(0, 1e6]",
+        "Seconds until all of them must have come.",
+        resume=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -260,8 +297,8 @@ def load(argv: Sequence[str], program: str = "dreamer.train") -> Config:
 
     `--configs a b.yaml` applies presets and files in their order, then come
     the `--key value` flags. In the logdir, `{timestamp}` becomes the time in
-    UTC, `{task}` and `{seed}` those settings, and `~` the home folder. Nothing is created. `--help` prints every
-    setting and exits.
+    UTC, `{task}` and `{seed}` those settings, and `~` the home folder.
+    Nothing is created. `--help` prints every setting and exits.
 
     Args:
       argv: The arguments, without the program's name.

@@ -83,7 +83,8 @@ def train(config: Config) -> int:
                 raise
             finished, updates = run.finished, run.updates
             run.tell("done" if finished else "interrupted")
-            write_page(run)
+            if run.peers.leads:
+                write_page(run)
     if not finished:
         print(f"Interrupted; goes on with --logdir {run.logdir}")
         return INTERRUPTED
@@ -105,10 +106,15 @@ def loop(run: Run, stop: StopSignal) -> None:
     steps, updates = config.run.steps, schedule(config).total_updates
     log, save = Timer(config.run.log_every), Timer(config.run.save_every)
     estimate = Estimate(updates, done=run.updates)
-    with Progress(steps, updates, config.run.log_every) as progress:
+    quiet = not run.peers.leads
+    every = config.run.log_every
+    with Progress(steps, updates, every, quiet=quiet) as progress:
         progress.print(run.describe())
         run.learn(stop)  # what an interrupted run still owes
-        while not run.finished and not stop.received:
+        while not run.finished:
+            stopping, saving = run.agree(stop.received, save.due())
+            if stopping:
+                break
             run.act()
             run.learn(stop)
             run.dream()
@@ -120,12 +126,12 @@ def loop(run: Run, stop: StopSignal) -> None:
                 run.realised_ratio,
                 run.score,
             )
-            if line := estimate.line(run.updates):
+            if (line := estimate.line(run.updates)) and not quiet:
                 progress.print(line)
                 progress.restart()  # compiling was not its usual speed
             if log.due():
                 run.log()
-            if save.due():
+            if saving:
                 run.save()
             run.look_after_disk()
             for line in run.news():

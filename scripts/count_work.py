@@ -2,9 +2,10 @@
 
 Floating-point operations come from the traced program: every matrix product
 and convolution, times the iterations of the loops around it.  XLA's own
-figure counts a loop's body once and is not used.  Bytes, loops and kernels
-come from the compiled program.  `scripts/bench.py` prints these, and
-`tests/test_work.py` compares them with figures committed to the repository.
+figure counts a loop's body once and is not used.  Bytes, loops, kernels and
+what devices exchange come from the compiled program.  `scripts/bench.py`
+prints these, and `tests/test_work.py` compares them with figures committed to
+the repository.
 """
 
 import math
@@ -86,3 +87,28 @@ def count_program(compiled: jax.stages.Compiled) -> dict[str, int]:
         "loops": operations.count("while"),
         "kernels": len(operations) - operations.count("while"),
     }
+
+
+COLLECTIVES = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+)
+WIDTHS = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2}
+WIDTHS |= {"u16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8}
+
+
+def count_collectives(compiled: jax.stages.Compiled) -> dict[str, int]:
+    """Bytes that come out of each kind of collective, on one device.
+
+    Those inside loops count once.
+    """
+    found = dict.fromkeys(COLLECTIVES, 0)
+    line = re.compile(rf" = (.*?) ({'|'.join(COLLECTIVES)})(-start)?\(")
+    for result, kind, _ in line.findall(compiled.as_text()):
+        for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", result):
+            sizes = [int(x) for x in shape.split(",") if x]
+            found[kind] += math.prod(sizes) * WIDTHS[dtype]
+    return found

@@ -340,9 +340,11 @@ def test_only_some_settings_may_change_when_a_run_goes_on():
         " --run.save_every 2 --logger.outputs jsonl --jax.platform cpu"
         " --run.disk_patience 3 --run.env_timeout 4 --run.env_restarts 5"
         " --run.nonfinite_limit 6 --jax.deterministic true"
-        " --run.report_every 7"
+        " --run.report_every 7 --jax.devices 0 --jax.fsdp true"
+        " --jax.coordinator a:1 --jax.processes 3 --jax.process 2"
+        " --jax.join_timeout 9"
     )
-    assert len(differences(old, free)) == 12
+    assert len(differences(old, free)) == 18
     check_resume(old, free)
     other = flags("--configs atari100k size1m --logdir a --seed 1")
     with pytest.raises(ConfigError) as caught:

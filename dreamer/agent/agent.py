@@ -8,6 +8,7 @@ Next: world_model.py and actor_critic.py, where the losses are.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
@@ -24,6 +25,7 @@ from dreamer.agent.actor_critic import (
     imagined_rollout,
     replay_value_loss,
 )
+from dreamer.agent.layout import Layout
 from dreamer.agent.networks import DType, Init
 from dreamer.agent.optim import (
     choose,
@@ -105,8 +107,17 @@ class Agent:
         *,
         dtype: DType,
         context: int = 1,
+        layout: Layout | None = None,
     ):
-        """`dtype` of activations; `context`: K steps before the trained."""
+        """Builds nothing yet but what the shapes tell.
+
+        Args:
+          obs_spaces, action_space: of the environments.
+          config: sizes and weights.
+          dtype: of activations.
+          context: K steps before the trained ones.
+          layout: of updates that several devices share.
+        """
         self.obs_spaces = obs_spaces
         self.action_space = action_space
         self.config = config
@@ -116,7 +127,8 @@ class Agent:
         shapes = nnx.eval_shape(lambda: self.build(Init()))
         self.graph = nnx.graphdef(shapes)
         self.critic_graph = nnx.graphdef(shapes.critic)
-        self.update = jax.jit(self._update, donate_argnums=0)
+        self.layout = layout
+        self.update = self._compiled_update()
         self.policy = jax.jit(self._policy, static_argnames="mode")
 
     def build(self, init: Init) -> Networks:
@@ -144,7 +156,35 @@ class Agent:
     def init(self, seed: int) -> TrainState:
         """Fresh parameters; the slow critic starts as a copy of the critic."""
         params = nnx.to_pure_dict(nnx.state(self.build(Init(seed))))
-        return jax.jit(self.state_from)(params)
+        if self.layout is None:
+            return jax.jit(self.state_from)(params)
+        kept = self.layout.shardings(self._state_shapes())
+        params = self.layout.place(params)
+        return jax.jit(self.state_from, out_shardings=kept)(params)
+
+    def place(self, state: TrainState) -> TrainState:
+        """A state of host arrays, such as a saved one, on the devices."""
+        if self.layout is None:
+            return jax.device_put(state)
+        return self.layout.place(state)
+
+    def _state_shapes(self) -> TrainState:
+        shapes = nnx.eval_shape(lambda: self.build(Init()))
+        params = nnx.to_pure_dict(nnx.state(shapes))
+        return jax.eval_shape(self.state_from, params)
+
+    def _compiled_update(self) -> Callable:
+        """`_update` as one program, of one device or of all in the layout."""
+        if self.layout is None:
+            return jax.jit(self._update, donate_argnums=0)
+        kept = self.layout.shardings(self._state_shapes())
+        rows, whole = self.layout.rows, self.layout.whole
+        return jax.jit(
+            self._update,
+            donate_argnums=0,
+            in_shardings=(kept, rows, whole),
+            out_shardings=(kept, rows, whole),
+        )
 
     def state_from(self, params: Params) -> TrainState:
         """A state that has not been updated yet, around given parameters."""
@@ -216,9 +256,12 @@ class Agent:
           Total loss () float32 and, beside it, the fresh latents, metrics
           and the new return range.
         """
-        c = self.config
+        c, slow_params = self.config, state.slow_critic
+        if self.layout is not None:
+            params = self.layout.gather(params)
+            slow_params = self.layout.gather(slow_params)
         nets, frozen = self.networks(params), self.networks(sg(params))
-        slow_critic = nnx.merge(self.critic_graph, state.slow_critic)
+        slow_critic = nnx.merge(self.critic_graph, slow_params)
         observe_key, imagine_key = jax.random.split(key)
         obs, carry, prev_action = self.split_context(batch)
         tokens = nets.world.encoder(obs)

@@ -17,6 +17,15 @@ import jax.numpy as jnp
 f32 = jnp.float32
 
 
+def on_one_cpu() -> bool:
+    """Whether a CPU computes alone.
+
+    Several CPUs are simulated devices that share a batch: a loop over pieces
+    of it would make each of them compute the pieces of all.
+    """
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
+
+
 def plain_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Stride 1: x (N, h, w, c), kernel (k, k, c, d) -> (N, h, w, d)."""
     return jax.lax.conv_general_dilated(
@@ -31,7 +40,7 @@ def plain_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 @jax.custom_vjp
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`plain_conv`, by way of products where they are faster."""
-    if jax.default_backend() != "cpu":
+    if not on_one_cpu():
         return plain_conv(x, kernel)
     k, width = len(kernel), x.shape[2]
     if width < k or (k > 3 and width >= WIDE):
@@ -49,7 +58,7 @@ def _conv_backward(
     saved: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    if jax.default_backend() != "cpu":
+    if not on_one_cpu():
         return jax.vjp(plain_conv, x, kernel)[1](dy)
     flipped = kernel[::-1, ::-1].transpose(0, 1, 3, 2)  # (k, k, d, c)
     return conv(dy, flipped), kernel_gradient(x, dy, len(kernel))
@@ -156,7 +165,7 @@ def in_chunks(function: Callable, *args: jax.Array) -> Any:
     count = len(args[0])
     size = _divisor(count, CHUNK)
     # Batches without a divisor of some size are better left whole.
-    if jax.default_backend() != "cpu" or size == count or 2 * size < CHUNK:
+    if not on_one_cpu() or size == count or 2 * size < CHUNK:
         return function(*args)
     pieces = [x.reshape(-1, size, *x.shape[1:]) for x in args]
     once = jax.checkpoint(

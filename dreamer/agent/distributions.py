@@ -153,15 +153,15 @@ class TwoHot:
     def mean(self) -> jax.Array:
         """Expected value (...) float32, exactly 0 for uniform logits.
 
-        Bins that mirror each other are added first, outermost pair first:
-        summed left to right, the huge bins would leave a rounding error.
+        Probabilities of bins that mirror each other are subtracted before
+        they are multiplied with the bin, outermost pair first: products of
+        huge bins leave rounding errors when compilers fuse multiplications
+        with additions.
         """
-        half = self.logits.shape[-1] // 2
-        bins = jnp.broadcast_to(self.bins, self.logits.shape)
-        weighted = jax.nn.softmax(self.logits, -1) * bins
-        left = weighted[..., :half]
-        right = weighted[..., ::-1][..., :half]
-        return (left + right).sum(-1)  # an odd count's middle bin is 0
+        half = self.logits.shape[-1] // 2  # an odd count's middle bin is 0
+        probs = jax.nn.softmax(self.logits, -1)
+        more = probs[..., ::-1][..., :half] - probs[..., :half]
+        return (more * jnp.broadcast_to(-self.bins[:half], more.shape)).sum(-1)
 
     def loss(self, target: jax.Array) -> jax.Array:
         """Cross-entropy with the two-hot encoding of target (...) float32.

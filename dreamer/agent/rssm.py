@@ -271,11 +271,11 @@ def _observe_backward(graph, saved, gradients):
     )
     is_first, keys = others
 
-    before, inputs = _rows((before, inputs))
+    before, inputs, is_first = _rows((before, inputs, is_first))
 
     def one_step(params):
         state, posterior = nnx.merge(graph, params).observe_step(
-            before, *inputs, is_first.reshape(-1), keys[0]
+            before, *inputs, is_first, keys[0]
         )
         return state, posterior.log_probs
 
@@ -297,5 +297,10 @@ _tapped.defvjp(lambda x, tap: (x, None), lambda _, grad: (grad, grad))
 
 
 def _rows(tree):
-    """Merges the first two axes of every array."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+    """Merges the first two axes (T, B) of every array to B*T rows.
+
+    Sequences first: where the batch is spread over devices, rows stay there.
+    """
+    return jax.tree.map(
+        lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), tree
+    )

@@ -108,17 +108,26 @@ def read_arrays(
       Damaged: a file is not as it was written.
       ValueError: the state has other arrays than `like`.
     """
+    spec, crc32 = _entry(path, meta, "state")
+    _check_sizes(path, spec, files.spec_of(leaves(like)))
+    state = files.read_arrays(file_of(path, "state"), spec, crc32)
+    tree = jax.tree.unflatten(jax.tree.structure(like), state.values())
+    return tree, read_others(path, meta)
+
+
+def read_others(path: Path, meta: dict[str, Any]) -> Arrays:
+    """What is there beside the train state.
+
+    Raises:
+      Damaged: a file is not as it was written.
+    """
     arrays = {}
-    for owner in {"state": None, **meta["files"]}:
-        spec, crc32 = _entry(path, meta, owner)
-        if owner == "state":
-            _check_sizes(path, spec, files.spec_of(leaves(like)))
-        name = file_of(path, owner)
-        arrays[owner] = files.read_arrays(name, spec, crc32)
-    state = jax.tree.unflatten(
-        jax.tree.structure(like), arrays.pop("state").values()
-    )
-    return state, arrays
+    for owner in meta["files"]:
+        if owner != "state":
+            spec, crc32 = _entry(path, meta, owner)
+            name = file_of(path, owner)
+            arrays[owner] = files.read_arrays(name, spec, crc32)
+    return arrays
 
 
 def read_part(

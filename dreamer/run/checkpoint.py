@@ -61,6 +61,8 @@ class Checkpoints:
       logdir: of the run; need not exist.
       settings: of the run, as in its config.yaml; each checkpoint carries
         them, so that it can be used alone.
+      leader: of several processes, the logdir of the one that saves the train
+        state for all; this one reads it there and saves only what is its own.
 
     Attributes:
       saved: policy steps of the newest checkpoint known to be complete.
@@ -72,8 +74,11 @@ class Checkpoints:
       ValueError: the directory of checkpoints cannot be read.
     """
 
-    def __init__(self, logdir: Path, settings: str = "") -> None:
+    def __init__(
+        self, logdir: Path, settings: str = "", leader: Path | None = None
+    ) -> None:
         self._directory = logdir / "ckpt"
+        self._leader = leader / "ckpt" if leader else None
         self._settings = settings
         self._replay_directory = logdir / "replay"
         self._background = Background(QUEUE_BYTES)
@@ -88,8 +93,13 @@ class Checkpoints:
     @property
     def latest(self) -> int | None:
         """Policy steps of the newest checkpoint, if there is one."""
+        return max(self.newest, default=None)
+
+    @property
+    def newest(self) -> list[int]:
+        """Policy steps of the newest `KEEP`, in rising order."""
         try:
-            return max(saved_steps(self._directory), default=None)
+            return sorted(saved_steps(self._directory))[-KEEP:]
         except OSError as error:
             raise ValueError(
                 f"{self._directory}: cannot read it ({error.strerror})"
@@ -113,7 +123,7 @@ class Checkpoints:
 
         Args:
           policy_steps: names the checkpoint.
-          state: on the device.
+          state: on the device; not looked at where a leader saves it.
           replay: its new and changed chunks are written.
           arrays: any others, by owner and name.
           counters: JSON-able state of everything else.
@@ -135,7 +145,11 @@ class Checkpoints:
             writing.result()
 
     def restore(
-        self, like: TrainState, replay: Replay
+        self,
+        like: TrainState,
+        replay: Replay,
+        place: Callable[[TrainState], TrainState] = jax.device_put,
+        only: int | None = None,
     ) -> tuple[TrainState, Arrays, dict[str, Any]]:
         """Reads the newest checkpoint that is whole.
 
@@ -146,6 +160,8 @@ class Checkpoints:
         Args:
           like: a state of the right shapes; its values are not used.
           replay: empty; filled here.
+          place: puts a state of host arrays on the devices.
+          only: policy steps of the one to use, if others will not do.
 
         Returns:
           The train state, the other arrays and the counters, as saved.
@@ -157,10 +173,12 @@ class Checkpoints:
         """
         faults: dict[int, str] = {}
         found = sorted(saved_steps(self._directory), reverse=True)
+        wanted = found if only is None else [only]
         for salvage in (False, True):
-            for step in found:
+            for step in wanted:
                 try:
                     *restored, lost = self._read(step, like, replay, salvage)
+                    restored[0] = place(restored[0])
                 except Damaged as error:
                     faults.setdefault(step, str(error))
                     continue
@@ -197,7 +215,9 @@ class Checkpoints:
         arrays: Arrays,
         counters: dict[str, Any],
     ) -> None:
-        groups = {"state": archive.leaves(state), **arrays}
+        groups = dict(arrays)
+        if self._leader is None:
+            groups["state"] = archive.leaves(state)
         specs = {owner: files.spec_of(x) for owner, x in groups.items()}
         folder = self._directory / f"{policy_steps}.tmp"
         put = self._background.put
@@ -302,6 +322,12 @@ class Checkpoints:
         """
         path = folder_of(self._directory, step)
         meta = archive.read_meta(path)
-        state, arrays = archive.read_arrays(path, meta, like)
+        if self._leader is None:
+            state, arrays = archive.read_arrays(path, meta, like)
+        else:
+            theirs = folder_of(self._leader, step)
+            shared = archive.read_meta(theirs)
+            state, _ = archive.read_arrays(theirs, shared, like)
+            arrays = archive.read_others(path, meta)
         lost = replay.load(self._replay_directory, meta["replay"], salvage)
-        return jax.device_put(state), arrays, meta["counters"], lost
+        return state, arrays, meta["counters"], lost

@@ -6,7 +6,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from dreamer.config import JaxConfig
+from dreamer.agent.layout import Layout
+from dreamer.config import Config, JaxConfig
+from dreamer.run.peers import ALONE, Peers, peers_here
+from dreamer.run.rollcall import roll_call
 
 CACHE = "~/.cache/dreamer/jax"  # compiled programs, safe to delete
 # XLA then uses only kernels that give the same bits every time, and does not
@@ -15,6 +18,86 @@ DETERMINISTIC = (
     "--xla_gpu_exclude_nondeterministic_ops=true",
     "--xla_gpu_autotune_level=0",
 )
+
+
+def join(config: JaxConfig) -> Peers:
+    """Meets the other processes of the run; call it before `select_device`.
+
+    Raises:
+      ValueError: some did not come in time, or nothing tells who they are.
+    """
+    if config.coordinator == "none":
+        return ALONE
+    address, count, index, ids = config.coordinator, None, None, None
+    if address == "auto":
+        address, count, index, ids = _detected(config.join_timeout)
+    else:
+        count, index = config.processes, config.process
+    roll_call(address, count, index, config.join_timeout)
+    # It would take SIGTERM away from the run, which stops by itself.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(
+        address,
+        count,
+        index,
+        local_device_ids=ids,
+        cluster_detection_method="deactivate",
+        initialization_timeout=int(config.join_timeout) + 1,
+        # Otherwise it would listen on every address of the host.
+        coordinator_bind_address=address if index == 0 else None,
+    )
+    return peers_here()
+
+
+def _detected(seconds: float) -> tuple[str, int, int, list[int] | None]:
+    """What JAX finds out of Slurm, Kubernetes, Open MPI and TPU pods.
+
+    It has no public function that tells without starting.
+    """
+    from jax._src.clusters import ClusterEnv
+
+    found = ClusterEnv.auto_detect_unset_distributed_params(
+        os.environ.get("JAX_COORDINATOR_ADDRESS"),
+        None,
+        None,
+        None,
+        None,
+        int(seconds) + 1,
+    )
+    address, count, index, ids = found
+    if None in (address, count, index):
+        raise ValueError(
+            "jax.coordinator=auto: found no Slurm step, Kubernetes job, Open"
+            " MPI or TPU pod that this process belongs to; give host:port"
+        )
+    return address, count, index, ids
+
+
+def make_layout(config: Config) -> Layout | None:
+    """Which devices make the updates; None if that is one.
+
+    Raises:
+      ValueError: there are not so many, or the batch cannot be divided.
+    """
+    wanted = config.jax.devices
+    here: dict[int, list[jax.Device]] = {}
+    for device in jax.devices():
+        here.setdefault(device.process_index, []).append(device)
+    fewest = min(map(len, here.values()))
+    if wanted > fewest:
+        kind = jax.devices()[0].platform
+        raise ValueError(
+            f"jax.devices={wanted}: JAX finds {fewest} of kind {kind};"
+            f" expected at most {fewest}, or 0 for all"
+        )
+    each = wanted or fewest
+    devices = [x for process in sorted(here) for x in here[process][:each]]
+    if config.batch_size % len(devices):
+        raise ValueError(
+            f"jax.devices={wanted}: {len(devices)} devices cannot share"
+            f" batch_size={config.batch_size} evenly; expected a multiple"
+        )
+    return Layout(devices, config.jax.fsdp) if len(devices) > 1 else None
 
 
 def select_device(config: JaxConfig) -> np.dtype:
@@ -58,6 +141,19 @@ def select_device(config: JaxConfig) -> np.dtype:
     if name == "auto":
         name = "float32" if backend == "cpu" else "bfloat16"
     return jax.numpy.dtype(name)
+
+
+def describe_devices(layout: Layout | None) -> str:
+    """One line where several devices make the updates; otherwise nothing."""
+    if layout is None:
+        return ""
+    count, processes = layout.mesh.size, jax.process_count()
+    kept = "a part" if layout.fsdp else "a copy"
+    among = f" of {processes} processes" if processes > 1 else ""
+    return (
+        f"{count} devices{among} share each batch and hold {kept} of the"
+        " parameters each."
+    )
 
 
 def describe_device(dtype: np.dtype) -> str:

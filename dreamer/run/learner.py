@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer.agent.agent import Agent, Batch, Metrics, TrainState
+from dreamer.agent.agent import Agent, Batch, Metrics, Params, TrainState
+from dreamer.agent.layout import on_host, on_one_device
 from dreamer.replay import Positions, Replay
 from dreamer.replay.background import done
 from dreamer.run import threads
@@ -49,7 +50,7 @@ class Learner:
       agent: for its update.
       state: to start from; donated to the first update.
       replay: batches come from here, latents go back.
-      batch_size: B.
+      batch_size: B; of several processes, what each of them contributes.
       key: PRNG key of all updates.
       logdir: for batches of updates that were not applied.
       nonfinite_limit: such updates in a row that end the run.
@@ -73,7 +74,8 @@ class Learner:
         self.state = state
         self.replay = replay
         self.batch_size = batch_size
-        self.key = key
+        self._key = key
+        self._params: Params | None = None
         self.updates = int(state.updates)
         self.waited = 0.0
         self._nonfinite = NonFinite(logdir, nonfinite_limit)
@@ -83,15 +85,41 @@ class Learner:
         self._summed = 0
         self._add = jax.jit(_add_finite, donate_argnums=0)
         self._program: Future[Callable] = done(agent.update)
+        layout = agent.layout
+        if layout is None:
+            self._load, self._everywhere = jax.device_put, jax.device_put
+            self._rows = batch_size
+        else:
+            self._load, self._everywhere = layout.load, layout.everywhere
+            self._key = layout.key(key)
+            self._rows = batch_size * jax.process_count()
 
     @property
     def reports(self) -> list[str]:
         """A line for each update that was not applied; the caller clears."""
         return self._nonfinite.reports
 
+    @property
+    def params(self) -> Params:
+        """To act with: whole, on one device, gone after the next update."""
+        layout = self.agent.layout
+        if layout is None:
+            return self.state.params
+        if self._params is None:
+            whole = layout.unite(self.state.params)
+            self._params = on_one_device(whole)
+        return self._params
+
+    def whole_state(self) -> TrainState:
+        """The train state, as a process can read it; all ask together."""
+        layout = self.agent.layout
+        if layout is None or jax.process_count() == 1:
+            return self.state
+        return layout.unite(self.state)
+
     def compile(self) -> None:
         """Compiles the update while the caller goes on with other things."""
-        spec = self.replay.batch_spec(self.batch_size)
+        spec = self.replay.batch_spec(self._rows)
         batch = {k: jax.ShapeDtypeStruct(*v) for k, v in spec.items()}
         # Shapes, because the state itself may be donated meanwhile.
         state = jax.tree.map(
@@ -99,7 +127,7 @@ class Learner:
         )
 
         def compiled() -> Callable:
-            return self.agent.update.lower(state, batch, self.key).compile()
+            return self.agent.update.lower(state, batch, self._key).compile()
 
         self._program = threads.start("compile", compiled)
 
@@ -127,7 +155,8 @@ class Learner:
         before = time.perf_counter()
         batch = prepared.result()
         self.waited += time.perf_counter() - before
-        self.state, latents, metrics = program(self.state, batch, self.key)
+        self._params = None
+        self.state, latents, metrics = program(self.state, batch, self._key)
         self.updates += 1
         self._remember(metrics)
         self._write_back()
@@ -194,7 +223,7 @@ class Learner:
         self._nonfinite.in_row = int(arrays.get("nonfinite", 0))
         if "summed" in arrays:
             self._summed = int(arrays["summed"])
-            self._sums = jax.device_put(_under("sums/", arrays))
+            self._sums = self._everywhere(_under("sums/", arrays))
         batch = _under("batch/", arrays)
         if not batch:
             return
@@ -206,7 +235,7 @@ class Learner:
                 f"the batch in the checkpoint has {saved}, expected {spec}"
             )
         positions = Positions(arrays["env"], arrays["start"])
-        self._next = (positions, done(jax.device_put(batch)))
+        self._next = (positions, done(self._load(batch)))
 
     def close(self) -> None:
         """Waits for the batch that is being gathered; not for a compiler."""
@@ -215,11 +244,11 @@ class Learner:
 
     def _prepare(self) -> None:
         positions = self.replay.draw(self.batch_size)
-        batch = threads.start("batch", self._load, positions)
+        batch = threads.start("batch", self._gather, positions)
         self._next = (positions, batch)
 
-    def _load(self, positions: Positions) -> Batch:
-        return jax.device_put(self.replay.gather(positions))
+    def _gather(self, positions: Positions) -> Batch:
+        return self._load(self.replay.gather(positions))
 
     def _write_back(self) -> None:
         """Settles the update before: latents into the replay, if applied."""
@@ -227,10 +256,10 @@ class Learner:
             return
         made, self._fresh = self._fresh, None
         applied = not np.asarray(made.nonfinite)
-        batch = _flat(made.batch, made.positions)
+        batch = {} if applied else _flat(made.batch, made.positions)
         self._nonfinite.note(made.number, applied, batch)
         if applied:
-            host = {k: np.asarray(v) for k, v in made.latents.items()}
+            host = {k: on_host(v) for k, v in made.latents.items()}
             self.replay.write_back(made.positions, host)
 
     def _remember(self, metrics: Metrics) -> None:
@@ -249,9 +278,9 @@ def _add_finite(sums: Metrics, metrics: Metrics) -> Metrics:
     return {k: sums[k] + v for k, v in new.items()}
 
 
-def _flat(batch: Batch, positions: Positions) -> dict[str, jax.Array]:
-    """A batch and where it came from, as one dict of arrays."""
-    flat = {f"batch/{name}": array for name, array in batch.items()}
+def _flat(batch: Batch, positions: Positions) -> dict[str, np.ndarray]:
+    """This process's rows of a batch and where they came from."""
+    flat = {f"batch/{name}": on_host(x) for name, x in batch.items()}
     return {**flat, "env": positions.env, "start": positions.start}
 
 

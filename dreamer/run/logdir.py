@@ -19,6 +19,7 @@ from dreamer.run.logger import (
     check_outputs,
     kept_bytes,
 )
+from dreamer.run.peers import ALONE, Peers
 from dreamer.run.record import FILE as STARTS
 from dreamer.run.record import record
 from dreamer.run.status import FILE as STATUS
@@ -31,14 +32,18 @@ KINDS = {
 }
 
 
-def look(config: Config) -> None:
+def look(config: Config, peers: Peers = ALONE) -> None:
     """Sees, without touching it, whether the run may use its logdir.
+
+    Args:
+      config: all settings.
+      peers: of several processes, each looks at its own folder.
 
     Raises:
       ConfigError: it is not writable, in use, or holds a run of other
         settings; or a package for the logs is missing.
     """
-    logdir = Path(config.logdir)
+    logdir = peers.folder(Path(config.logdir))
     check_outputs(config.logger.outputs)
     with explained(config):
         folders = (logdir, *logdir.absolute().parents)
@@ -61,6 +66,7 @@ def take(
     policy_steps: int,
     untouched: Callable[[], bool],
     closing: contextlib.ExitStack,
+    peers: Peers = ALONE,
 ) -> tuple[Logger, str | None]:
     """Locks the logdir, made if missing, and begins the files in it.
 
@@ -70,6 +76,7 @@ def take(
       untouched: whether the checkpoints are the ones that were looked at.
       closing: gets what is to be done at the end: the logger closed, the
         lock given back.
+      peers: of several processes, the one that leads logs for all.
 
     Returns:
       The logger, and a warning to print if the folder cannot be locked.
@@ -78,7 +85,7 @@ def take(
       ValueError: it cannot be written, another run has it, or what is there
         is not a log.
     """
-    logdir = Path(config.logdir)
+    logdir = peers.folder(Path(config.logdir))
     frames = policy_steps * config.action_repeat
     with explained(config), contextlib.ExitStack() as opened:
         kept_bytes(logdir, frames)  # the last look
@@ -89,12 +96,14 @@ def take(
                 f"logdir={logdir}: another run used it while this one"
                 " started; start again, or use another logdir"
             )
-        logger = Logger(logdir, config, config.logger.outputs)
+        outputs = config.logger.outputs if peers.leads else ()
+        logger = Logger(logdir, config, outputs)
         opened.callback(logger.close)
-        logger.truncate_after(frames)
-        dreams.forget_after(logdir, frames)
-        save(config, logdir / "config.yaml")
-        record(logdir, policy_steps)
+        if peers.leads:
+            logger.truncate_after(frames)
+            dreams.forget_after(logdir, frames)
+            save(config, logdir / "config.yaml")
+            record(logdir, policy_steps)
         closing.push(opened.pop_all())
     return logger, held.warning
 

@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax
 import numpy as np
 
 KEPT = 10  # batches in a logdir
@@ -45,14 +44,14 @@ class NonFinite:
         self.reports: list[str] = []
 
     def note(
-        self, update: int, applied: bool, batch: Mapping[str, jax.Array]
+        self, update: int, applied: bool, batch: Mapping[str, np.ndarray]
     ) -> None:
         """Takes an update into account, in the order of updates.
 
         Args:
           update: its number.
           applied: whether its numbers were finite.
-          batch: what `_save` writes.
+          batch: what `_save` writes; not needed if it was applied.
         """
         if applied:
             self.in_row = 0
@@ -81,7 +80,7 @@ class NonFinite:
             " run with a lower agent.opt.lr or --jax.compute_dtype float32"
         )
 
-    def _save(self, update: int, batch: Mapping[str, jax.Array]) -> str:
+    def _save(self, update: int, batch: Mapping[str, np.ndarray]) -> str:
         """Where the batch is, or why it is not."""
         path = self._folder / f"update-{update}.npz"
         partial = path.with_suffix(".partial")
@@ -100,7 +99,6 @@ class NonFinite:
         return f"its batch is in {path}"
 
 
-def _plain(array: jax.Array) -> np.ndarray:
-    """On the host, of a type that every NumPy knows."""
-    host = np.asarray(array)
+def _plain(host: np.ndarray) -> np.ndarray:
+    """Of a type that every NumPy knows."""
     return host.astype(np.float32) if host.dtype.isbuiltin != 1 else host

@@ -42,6 +42,7 @@ class Progress:
         every: seconds between two plain lines where there is no terminal.
         stream: standard output unless given.
         clock: seconds; other than in tests, a monotonic clock.
+        quiet: shows no counters; another process of the run does.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Progress:
         every: float,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        quiet: bool = False,
     ) -> None:
         self._total = (policy_steps, updates)
         self._clock = clock
@@ -61,8 +63,11 @@ class Progress:
         self._due = -math.inf
         self._live: Live | None = None
         self._every = every
+        self._quiet = quiet
         # A dumb terminal cannot redraw a line.
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
+        console = self._console
+        redraws = console.is_terminal and not console.is_dumb_terminal
+        if redraws and not quiet:
             self._every = REDRAW
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
@@ -86,6 +91,8 @@ class Progress:
             ratio: realised train ratio: steps replayed per policy step.
             score: of the last episode that ended, if one has.
         """
+        if self._quiet:
+            return
         now = self._clock()
         self._latest = _Counters(
             now, policy_steps, frames, updates, ratio, score

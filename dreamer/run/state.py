@@ -16,14 +16,20 @@ import jax
 import numpy as np
 
 from dreamer.agent.agent import Agent, Params
-from dreamer.config import Config, to_yaml
+from dreamer.config import Config, ConfigError, to_yaml
 from dreamer.envs.vector import make_envs
 from dreamer.ratio import Ratio
 from dreamer.run import logdir
-from dreamer.run.checkpoint import Checkpoints
-from dreamer.run.device import describe_device, select_device
+from dreamer.run.checkpoint import KEEP, Checkpoints
+from dreamer.run.device import (
+    describe_device,
+    describe_devices,
+    join,
+    make_layout,
+    select_device,
+)
 from dreamer.run.dreams import Dreams
-from dreamer.run.driver import Driver
+from dreamer.run.driver import Driver, Episode
 from dreamer.run.learner import Learner
 from dreamer.run.parts import check_complete, make_replay
 from dreamer.run.patience import Patience
@@ -58,14 +64,23 @@ class Run:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.logdir = Path(config.logdir)
+        self.peers = join(config.jax)
+        own = self.peers.share(config)  # settings of this process's parts
+        folder = self.peers.folder(self.logdir)
         self._news: list[str] = []
-        self._disk = Patience(self.logdir, config.run.disk_patience)
+        self._again = False  # whether a save is to be tried again
+        self._disk = Patience(folder, config.run.disk_patience)
         dtype = select_device(config.jax)
-        logdir.look(config)
+        layout = make_layout(config)
+        logdir.look(config, self.peers)
         with contextlib.ExitStack() as opened:
-            self._checkpoints = Checkpoints(self.logdir, to_yaml(config))
+            self._checkpoints = Checkpoints(
+                folder,
+                to_yaml(config),
+                leader=None if self.peers.leads else self.logdir,
+            )
             newest = self._checkpoints.latest
-            self._envs = make_envs(config)
+            self._envs = make_envs(own)
             opened.callback(self._envs.close)
             self._agent = Agent(
                 self._envs.obs_spaces,
@@ -73,22 +88,21 @@ class Run:
                 config.agent,
                 dtype=dtype,
                 context=config.replay_context,
+                layout=layout,
             )
-            self._replay = make_replay(
-                config, self._envs, self._agent, newest or 0
-            )
-            self._restore()
+            done = -(-(newest or 0) // self.peers.count)
+            self._replay = make_replay(own, self._envs, self._agent, done)
+            self._restore(own, folder)
             opened.callback(self.learner.close)
             self._logger, warning = logdir.take(
                 config,
                 self.policy_steps,
                 lambda: self._checkpoints.latest == newest,
                 opened,
+                self.peers,
             )
             opened.callback(self._checkpoints.close)
-            self._status = Status(
-                self.logdir, config.run.steps, self.policy_steps
-            )
+            self._status = Status(folder, config.run.steps, self.policy_steps)
             self.tell("running")
             self._dreams = Dreams(
                 self._agent,
@@ -112,15 +126,21 @@ class Run:
         waited = self.learner.waited
         return time.monotonic(), self.policy_steps, self.updates, waited
 
-    def _restore(self) -> None:
-        """Puts ratio, driver and learner where the run stands."""
+    def _restore(self, own: Config, folder: Path) -> None:
+        """Puts ratio, driver and learner where the run stands.
+
+        Args:
+          own: settings of this process's parts.
+          folder: for batches of updates that were not applied.
+        """
         config = self.config
         ratio = updates_owed(config.run.train_ratio, config.batch_steps)
         self._ratio = Ratio(ratio)
         state, arrays, counters = self._agent.init(config.seed), {}, {}
+        common = self._common_checkpoint()
         if self._checkpoints.latest is not None:
             state, arrays, counters = self._checkpoints.restore(
-                state, self._replay
+                state, self._replay, self._agent.place, common
             )
             check_complete(arrays, counters)
             self._ratio.restore(counters["ratio"])
@@ -131,22 +151,46 @@ class Run:
         self._asked: int = counters.get("asked", 0)
         self._owed: int = counters.get("owed", 0)
         act_key, learn_key = jax.random.split(jax.random.key(config.seed))
+        if self.peers.count > 1:
+            act_key = jax.random.fold_in(act_key, self.peers.index)
         self._driver = Driver(self._envs, self._agent, self._replay, act_key)
         self.learner = Learner(
             self._agent,
             state,
             self._replay,
-            config.batch_size,
+            own.batch_size,
             learn_key,
-            self.logdir,
+            folder,
             config.run.nonfinite_limit,
         )
         self.learner.compile()
         if counters:
             self.learner.restore(arrays["learner"])
-            self._restore_envs(arrays, counters["policy_steps"])
+            steps = counters["policy_steps"] // self.peers.count
+            self._restore_envs(arrays, steps)
         else:
             self._driver.start()
+
+    def _common_checkpoint(self) -> int | None:
+        """The newest checkpoint that every process has, if they are several.
+
+        Raises:
+          ConfigError: some have one, and all have none in common.
+        """
+        peers = self.peers
+        if peers.count == 1:
+            return None
+        mine = np.full(KEEP, -1)
+        newest = self._checkpoints.newest
+        mine[: len(newest)] = newest
+        saved = [set(x[x >= 0].tolist()) for x in peers.gather(mine)]
+        common = set.intersection(*saved)
+        if any(saved) and not common:
+            raise ConfigError(
+                f"logdir={self.logdir}: its checkpoints are not of"
+                f" {peers.count} processes; go on with as many as began"
+            )
+        return max(common, default=None)
 
     def _restore_envs(
         self, arrays: dict[str, dict[str, np.ndarray]], policy_steps: int
@@ -169,8 +213,8 @@ class Run:
 
     @property
     def policy_steps(self) -> int:
-        """Actions taken so far, over all environments."""
-        return self._driver.policy_steps
+        """Actions taken so far, over all environments of all processes."""
+        return self._driver.policy_steps * self.peers.count
 
     @property
     def frames(self) -> int:
@@ -201,8 +245,12 @@ class Run:
 
     def describe(self) -> str:
         """The lines that a run prints before its first step."""
+        if not self.peers.leads:
+            who = f"Process {self.peers.index} of {self.peers.count}"
+            return "\n".join([who, *self.news()])
         lines = [
             describe_device(self._agent.dtype),
+            describe_devices(self._agent.layout),
             describe(
                 self.config,
                 self._agent,
@@ -216,7 +264,7 @@ class Run:
                 f"Continues at policy step {self.policy_steps:,} after"
                 f" {self.updates:,} updates"
             )
-        return "\n".join([*lines, *self.news()])
+        return "\n".join([*filter(None, lines), *self.news()])
 
     def news(self) -> list[str]:
         """Lines for a person about what went wrong since the last call."""
@@ -238,21 +286,47 @@ class Run:
         Raises:
           EnvError: an environment failed.
         """
-        for episode in self._driver.step(self.learner.state.params):
+        ended = self._driver.step(self.learner.params)
+        for episode in self._from_all(ended):
             self.score = episode.score
-            self._logger.episode(self.frames, episode.score, episode.length)
+            if self.peers.leads:
+                self._logger.episode(self.frames, *episode)
+
+    def _from_all(self, ended: list[Episode]) -> list[Episode]:
+        """Episodes that ended in this step, of all processes."""
+        if self.peers.count == 1:
+            return ended
+        mine = np.full((self._envs.num, 2), np.nan)
+        mine[: len(ended)] = np.array(ended).reshape(-1, 2)
+        rows = self.peers.gather(mine).reshape(-1, 2)
+        rows = rows[~np.isnan(rows[:, 1])]
+        return [Episode(float(x), int(n)) for x, n in rows]
+
+    def agree(self, stop: bool, save: bool) -> tuple[bool, bool]:
+        """Whether any process is told to stop, and whether it is time to save.
+
+        Several processes stop and save together, by the leader's clock.
+        """
+        if self.peers.count == 1:
+            return stop, save
+        save, self._again = (save and self.peers.leads) or self._again, False
+        stop, save = self.peers.any(stop, save)
+        return stop, save
 
     def learn(self, stop: StopSignal | None = None) -> None:
         """The updates that the policy steps so far bought, often none.
 
-        Returns early when a signal comes; what is left is done next time,
-        also by a run that continues this one.
+        Returns early when a signal comes, unless other processes know nothing
+        of it; what is left is done next time, also by a run that continues
+        this one.
 
         Raises:
           Diverged: too many updates in a row were not finite.
         """
         new, self._asked = self._asked + 1, self.policy_steps
-        if self._replay.windows < self.config.batch_steps:
+        stop = stop if self.peers.count == 1 else None
+        windows = self._replay.windows * self.peers.count
+        if windows < self.config.batch_steps:
             return
         for step in range(new, self.policy_steps + 1):
             given = self._ratio(step)
@@ -283,11 +357,12 @@ class Run:
 
     def dream(self) -> None:
         """Films what the model predicts, if it is time; rarely takes any."""
-        self._dreams.turn(*self._dreamer())
+        if self.peers.leads:
+            self._dreams.turn(*self._dreamer())
 
     def _dreamer(self) -> tuple[Params, int, int]:
         """Who dreams: parameters, updates and frames of now."""
-        return self.learner.state.params, self.updates, self.frames
+        return self.learner.params, self.updates, self.frames
 
     def wait(self) -> None:
         """Waits until the device has made every update asked for."""
@@ -345,7 +420,7 @@ class Run:
         }
         self._checkpoints.save(
             self.policy_steps,
-            self.learner.state,
+            self.learner.whole_state(),
             self._replay,
             arrays,
             counters,
@@ -359,8 +434,9 @@ class Run:
         """
         if self._disk.try_again():
             self._logger.sync()
-            if self._checkpoints.error:
+            if self._checkpoints.error and self.peers.count == 1:
                 self.save()
+            self._again = bool(self._checkpoints.error)
         error = self._logger.error or self._checkpoints.error
         line = self._disk.watch(error, self._checkpoints.saved)
         self._news += [line] if line else []
@@ -375,7 +451,7 @@ class Run:
           WriteError: the logdir cannot be written.
         """
         self.save()
-        if self.finished:
+        if self.finished and self.peers.leads:
             self._dreams.last(*self._dreamer())
         while True:
             self._checkpoints.wait()

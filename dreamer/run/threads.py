@@ -13,6 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
 
+import jax
+
 T = TypeVar("T")
 
 _running: set[Future] = set()
@@ -41,16 +43,19 @@ def run_program(main: Callable[[], int]) -> NoReturn:
     """Runs a program and ends the process with the exit code it returns.
 
     What `main` opened it must have closed: if something is running still,
-    the process ends at once, without the clean-up of Python's end.
+    the process ends at once, without the clean-up of Python's end.  So does
+    one of several that fails alone: JAX would wait for the others, and they
+    for this one; this way they are ended too, within two minutes.
     """
     try:
         code = main()
     except BaseException:
-        if not running():
+        if not running() and not jax.distributed.is_initialized():
             raise
         traceback.print_exc()
         code = 1
-    if running():
+    alone = code in (1, 2) and jax.distributed.is_initialized()
+    if running() or alone:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -96,6 +96,8 @@ def test_a_slow_thread_changes_nothing(build, monkeypatch):
 class Latent:
     """An array on the device that notes when it is brought to the host."""
 
+    is_fully_addressable = True
+
     def __init__(self, log, update, dtype):
         self.log, self.update, self.dtype = log, update, dtype
 

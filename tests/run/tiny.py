@@ -39,9 +39,10 @@ class Envs:
     def reset(self):
         self.episode = [0, 0]
         self.time = [0, 0]
-        return self.observe()
+        self.last = self.observe()
+        return self.last
 
-    def step(self, actions):
+    def send(self, actions):
         self.actions.append(actions.copy())
         for i in range(2):
             if self.time[i] == self.lengths[i][self.episode[i]]:
@@ -49,7 +50,10 @@ class Envs:
                 self.time[i] = 0
             else:
                 self.time[i] += 1
-        return self.observe()
+        self.last = self.observe()
+
+    def receive(self):
+        return self.last
 
     def state(self):
         places = np.array([self.episode, self.time])
@@ -64,6 +68,7 @@ class Envs:
         now = self.observe()
         for key, x in now.items():
             x[state["saved"]] = obs[key][state["saved"]]
+        self.last = now
         return now, lost.tolist()
 
     def observe(self):
@@ -93,6 +98,7 @@ class Agent:
 
     obs_spaces = SPACES
     latents = LATENTS
+    layout = None  # one device
 
     def __init__(self):
         self.update = jax.jit(self._update, donate_argnums=0)

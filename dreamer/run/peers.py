@@ -1,0 +1,95 @@
+"""The processes that make one run together, on one host or several.
+
+Each has its own environments and its own share of the replay and of every
+batch; the updates they make together, in lockstep.  What one of them alone
+knows, such as a signal or a score, goes round by `gather`.  Process 0 leads:
+it logs, speaks and writes the train state; the others keep what is theirs in
+`<logdir>/processes/<index>`.  Next: rollcall.py, how they meet; device.py.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from dreamer.config import Config, ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Peers:
+    """This process among all of the run."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is process 0."""
+        return self.index == 0
+
+    def folder(self, logdir: Path) -> Path:
+        """Where this process keeps what is its own."""
+        if self.leads:
+            return logdir
+        return logdir / "processes" / str(self.index)
+
+    def share(self, config: Config) -> Config:
+        """The settings that this process builds its own parts from.
+
+        Its environments and its replay have a seed of their own.
+
+        Raises:
+          ConfigError: environments or sequences cannot be divided.
+        """
+        if self.count == 1:
+            return config
+        for key, number in (
+            ("run.envs", config.run.envs),
+            ("batch_size", config.batch_size),
+        ):
+            if number % self.count:
+                raise ConfigError(
+                    f"{key}={number}: expected a multiple of the"
+                    f" {self.count} processes"
+                )
+        run, replay = config.run, config.replay
+        mixed = np.random.SeedSequence([config.seed, self.index])
+        return dataclasses.replace(
+            config,
+            seed=int(mixed.generate_state(1)[0])
+            if self.index
+            else config.seed,
+            batch_size=config.batch_size // self.count,
+            run=dataclasses.replace(
+                run,
+                envs=run.envs // self.count,
+                steps=-(-run.steps // self.count),
+            ),
+            replay=dataclasses.replace(
+                replay, size=max(1, replay.size // self.count)
+            ),
+        )
+
+    def gather(self, values: np.ndarray) -> np.ndarray:
+        """Values of all processes, (count, *shape); all must ask together."""
+        if self.count == 1:
+            return values[None]
+        # As bytes, for JAX would round what has 64 bits.
+        mine = np.frombuffer(values.tobytes(), np.uint8)
+        everyone = np.asarray(multihost_utils.process_allgather(mine))
+        rows = np.ascontiguousarray(everyone).view(values.dtype)
+        return rows.reshape(self.count, *values.shape)
+
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag, whether any process has it up."""
+        return self.gather(np.array(flags)).any(0).tolist()
+
+
+ALONE = Peers()
+
+
+def peers_here() -> Peers:
+    """As JAX was started."""
+    return Peers(jax.process_index(), jax.process_count())

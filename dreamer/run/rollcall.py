@@ -1,0 +1,113 @@
+"""Processes meet before they start JAX together, or learn who is missing.
+
+JAX itself ends a process at once, without a word of who did not come, when
+one of them stays away.  So process 0 first listens at the same address and
+counts; the others call and wait for its answer.  The port is open until all
+are there, or time is up.  Used by device.py.
+"""
+
+import contextlib
+import json
+import select
+import socket
+import time
+
+BUSY = 0.2  # seconds between two calls of one who finds nobody listening
+PROMPT = 5.0  # seconds within which a caller says who it is
+
+
+def roll_call(address: str, count: int, index: int, seconds: float) -> None:
+    """Returns when all processes of a run have called.
+
+    Args:
+      address: host:port of process 0.
+      count: processes of the run.
+      index: of this one.
+      seconds: to wait at most.
+
+    Raises:
+      ValueError: one line: which are missing, or came twice, or expect
+        another number of processes.
+    """
+    host, _, port = address.rpartition(":")
+    place = (host.strip("[]"), int(port))
+    end = time.monotonic() + seconds
+    if index == 0:
+        verdict = _count(place, count, end)
+    else:
+        verdict = _call(place, count, index, end)
+    if verdict:
+        raise ValueError(f"jax.coordinator={address}: {verdict}")
+
+
+def _count(place: tuple[str, int], count: int, end: float) -> str:
+    """Process 0: what is wrong, or nothing."""
+    here: dict[int, socket.socket] = {}
+    waiting: list[socket.socket] = []  # for the verdict, all of them
+    verdict = ""
+    with contextlib.ExitStack() as opened:
+        try:
+            family = socket.getaddrinfo(*place, type=socket.SOCK_STREAM)[0][0]
+            server = socket.create_server(place, family=family)
+        except OSError as error:
+            return f"cannot listen there ({error.strerror or error})"
+        opened.enter_context(server)
+        while len(here) < count - 1 and not verdict:
+            server.settimeout(max(0.01, end - time.monotonic()))
+            try:
+                caller, _ = server.accept()
+                opened.enter_context(caller)
+                caller.settimeout(PROMPT)
+                index, expected = _receive(caller)
+            except (OSError, ValueError, TypeError):
+                if time.monotonic() > end:
+                    missing = sorted(set(range(1, count)) - here.keys())
+                    verdict = (
+                        f"{count - len(missing)} of {count} processes have"
+                        f" come; missing: {', '.join(map(str, missing))}"
+                    )
+                continue  # whoever called was none of ours
+            if expected != count:
+                verdict = (
+                    f"process {index} expects {expected} processes, process 0"
+                    f" expects {count}"
+                )
+            elif not 0 < index < count:
+                verdict = f"process {index} is not one of {count}"
+            elif index in here and _waits(here[index]):
+                verdict = f"two processes say that they are number {index}"
+            here[index] = caller
+            waiting.append(caller)
+        for caller in waiting:
+            with contextlib.suppress(OSError):
+                caller.sendall(json.dumps(verdict).encode() + b"\n")
+    return verdict
+
+
+def _call(place: tuple[str, int], count: int, index: int, end: float) -> str:
+    """Any other: what process 0 says is wrong."""
+    while True:
+        try:
+            with socket.create_connection(place, timeout=BUSY * 10) as caller:
+                caller.sendall(json.dumps([index, count]).encode() + b"\n")
+                # Process 0 began to count at another time than we to wait.
+                caller.settimeout(max(1.0, end - time.monotonic()) * 2)
+                return _receive(caller)
+        except (OSError, ValueError) as error:
+            if time.monotonic() > end:
+                return f"process 0 does not answer ({error})"
+            time.sleep(BUSY)
+
+
+def _waits(caller: socket.socket) -> bool:
+    """Whether one that called has not gone away since.
+
+    Those who wait say nothing; what can be read is the end.
+    """
+    return not select.select([caller], [], [], 0)[0]
+
+
+def _receive(caller: socket.socket) -> str | list[int]:
+    """One line of JSON."""
+    with caller.makefile("rb") as stream:
+        return json.loads(stream.readline(1000))

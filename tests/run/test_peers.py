@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from dreamer.config import load
+from dreamer.options import ConfigError
+from dreamer.run.peers import ALONE, Peers
+
+
+def config(*flags):
+    return load(["--configs", "atari100k", "--run.envs", "4", *flags])
+
+
+def test_alone_everything_is_as_it_was(tmp_path):
+    whole = config()
+    assert ALONE.leads
+    assert ALONE.share(whole) is whole
+    assert str(ALONE.folder(tmp_path)) == str(tmp_path)
+    assert ALONE.any(True, False) == [True, False]
+    np.testing.assert_array_equal(ALONE.gather(np.array([3])), [[3]])
+
+
+def test_a_share_is_a_part_of_everything(tmp_path):
+    whole = config()
+    shares = [Peers(index, 2).share(whole) for index in range(2)]
+    for share in shares:
+        assert share.run.envs == 2
+        assert share.batch_size == 8
+        assert share.run.steps == whole.run.steps // 2
+        assert share.replay.size == whole.replay.size // 2
+        assert share.agent == whole.agent
+    assert shares[0].seed == whole.seed != shares[1].seed
+    assert Peers(1, 2).share(whole) == shares[1]
+    folders = {Peers(index, 2).folder(tmp_path) for index in range(2)}
+    assert folders == {tmp_path, tmp_path / "processes" / "1"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--run.envs", "5"], "run.envs=5: expected a multiple of the 3"),
+        (
+            ["--run.envs", "3", "--batch_size", "16"],
+            "batch_size=16: expected a multiple of the 3",
+        ),
+    ],
+)
+def test_what_cannot_be_divided(flags, said):
+    whole = load(["--configs", "atari100k", *flags])
+    with pytest.raises(ConfigError, match=said):
+        Peers(1, 3).share(whole)

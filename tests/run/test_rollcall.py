@@ -1,0 +1,117 @@
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from dreamer.run.rollcall import roll_call
+
+
+@pytest.fixture
+def address():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def call_all(address, calls, seconds=20.0):
+    """What each (count, index) is told: None, or the error."""
+    told = {}
+
+    def call(place, count, index):
+        try:
+            told[place] = roll_call(address, count, index, seconds)
+        except ValueError as error:
+            told[place] = str(error)
+
+    threads = [
+        threading.Thread(target=call, args=(place, *numbers))
+        for place, numbers in enumerate(calls)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    return [told[place] for place in range(len(calls))]
+
+
+def connect(address):
+    """A connection to whoever will be listening soon."""
+    host, _, port = address.rpartition(":")
+    while True:
+        try:
+            return socket.create_connection((host, int(port)))
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_everybody_comes(address, order):
+    told = call_all(address, [(3, index) for index in order])
+    assert told == [None] * 3
+
+
+def test_one_alone_needs_nobody(address):
+    assert roll_call(address, 1, 0, 5.0) is None
+
+
+def test_everybody_learns_who_is_missing(address):
+    told = call_all(address, [(4, 0), (4, 2)], seconds=1.0)
+    line = (
+        f"jax.coordinator={address}: 2 of 4 processes have come; missing: 1, 3"
+    )
+    assert told == [line, line]
+
+
+def test_nobody_answers(address):
+    (told,) = call_all(address, [(2, 1)], seconds=0.5)
+    assert told.startswith(
+        f"jax.coordinator={address}: process 0 does not answer"
+    )
+
+
+def test_two_of_one_number(address):
+    told = call_all(address, [(3, 0), (3, 1), (3, 1)])
+    assert all("two processes say that they are number 1" in x for x in told)
+
+
+def test_of_two_minds(address):
+    told = call_all(address, [(3, 0), (2, 1)])
+    assert all("expects 2 processes, process 0 expects 3" in x for x in told)
+
+
+def test_the_port_is_taken(address):
+    host, _, port = address.rpartition(":")
+    with socket.create_server((host, int(port))):
+        (told,) = call_all(address, [(2, 0)])
+    assert "cannot listen there" in told
+
+
+def test_strangers_and_those_who_left_do_not_count(address):
+    told = []
+    leader = threading.Thread(
+        target=lambda: told.append(roll_call(address, 2, 0, 20.0))
+    )
+    leader.start()
+    for words in (b"GET / HTTP/1.1\r\n\r\n", b"", b'{"a": 1}\n', b"[1]\n"):
+        caller = connect(address)
+        caller.sendall(words)
+        caller.close()
+    assert leader.is_alive()
+    assert roll_call(address, 2, 1, 20.0) is None
+    leader.join(20)
+    assert told == [None]
+
+
+def test_one_that_comes_again_after_a_restart_is_the_same(address):
+    told = []
+    leader = threading.Thread(
+        target=lambda: told.append(roll_call(address, 3, 0, 20.0))
+    )
+    leader.start()
+    with connect(address) as caller:
+        caller.sendall(json.dumps([1, 3]).encode() + b"\n")
+    assert call_all(address, [(3, 1), (3, 2)]) == [None, None]
+    leader.join(20)
+    assert told == [None]
