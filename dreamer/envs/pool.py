@@ -87,22 +87,33 @@ class Pool:
     def ask(
         self, requests: Sequence[Request], patience: float = 0.0
     ) -> list[Answer]:
+        """As `send`, then `receive`."""
+        self.send(requests, patience)
+        return self.receive(patience)
+
+    def send(self, requests: Sequence[Request], patience: float = 0.0) -> None:
         """Asks every environment for something, or for nothing.
 
         Args:
             requests: for each environment; see `host.py`.
-            patience: seconds to wait for answers, if more than the timeout.
-
-        Returns:
-            What they answer, until they are asked again.
+            patience: seconds to wait for a worker that is not listening, if
+                more than the timeout.
         """
         deadline = Deadline(max(self._timeout, patience))
-        asked = list(zip(self._envs, requests, strict=True))
-        for env, request in asked:
+        self._asked = list(zip(self._envs, requests, strict=True))
+        for env, request in self._asked:
             if request:
                 env.request(*request, deadline)
+
+    def receive(self, patience: float = 0.0) -> list[Answer]:
+        """What they answer, until they are asked again.
+
+        Args:
+            patience: seconds to wait for answers, if more than the timeout.
+        """
+        deadline = Deadline(max(self._timeout, patience))
         answers: list[Answer] = []
-        for env, request in asked:
+        for env, request in self._asked:
             try:
                 answers.append(request and env.answer(deadline))
             except (ValueError, Failure) as error:

@@ -20,7 +20,14 @@ from dreamer.envs.atari import Atari
 from dreamer.envs.gym import make_gym
 from dreamer.envs.host import LOAD, RESET, SAVE, STEP
 from dreamer.envs.modules import import_module
-from dreamer.envs.pool import PATIENCE, EnvError, Failure, Pool, derive
+from dreamer.envs.pool import (
+    PATIENCE,
+    Answer,
+    EnvError,
+    Failure,
+    Pool,
+    derive,
+)
 
 __all__ = ["EnvError", "Envs", "make_env", "make_envs"]
 
@@ -118,6 +125,9 @@ class Envs:
         self._steps = 0
         self._is_last = np.ones(self.num, bool)
         self._rows = np.zeros(self.num, self._pool.spaces.record)
+        # Of a step that was sent: where it begins an episode.
+        self._sent: np.ndarray | None = None
+        self._last: dict[str, np.ndarray] = {}
 
     @property
     def restarts(self) -> int:
@@ -140,7 +150,8 @@ class Envs:
             EnvError: if one failure too many happens; all are closed then.
         """
         self._is_last = np.ones(self.num, bool)
-        return self._advance([b""] * self.num)
+        self._send([b""] * self.num)
+        return self.receive()
 
     def step(self, actions: np.ndarray) -> dict[str, np.ndarray]:
         """One policy step in every environment.
@@ -157,16 +168,39 @@ class Envs:
         Raises:
             EnvError: as `reset`.
         """
+        self.send(actions)
+        return self.receive()
+
+    def send(self, actions: np.ndarray) -> None:
+        """Begins a step, which goes on while the caller does other things."""
         actions = np.asarray(actions, self.action_space.dtype)
-        return self._advance([action.tobytes() for action in actions])
+        self._send([action.tobytes() for action in actions])
+
+    def receive(self) -> dict[str, np.ndarray]:
+        """What the last step brought, for which this waits if need be.
+
+        Without any step since, what `reset` or `restore` returned. Any number
+        of times.
+
+        Raises:
+            EnvError: as `reset`.
+        """
+        if self._sent is not None:
+            is_first, self._sent = self._sent, None
+            rows, replaced = self._records(self._pool.receive(), is_first)
+            self._steps += 1
+            self._is_last = rows["is_last"].copy()
+            self._last = self._transition(rows, is_first | replaced)
+        return self._last
 
     def state(self) -> dict[str, np.ndarray]:
-        """What `restore` needs, asked for between two steps.
+        """What `restore` needs; waits for a step that was sent.
 
         Returns:
             For each environment i `env<i>`, uint8 (n,), empty if it cannot be
             saved; `is_last` bool (N,); `steps` and `restarts` int64 ().
         """
+        self.receive()
         answers = self._pool.ask([(SAVE, b"")] * self.num)
         for index, answer in enumerate(answers):
             if isinstance(answer, ValueError):
@@ -219,45 +253,41 @@ class Envs:
                 self._seeds[index] = b""
         lost = [not isinstance(answer, memoryview) for answer in answers]
         begin = np.array(lost) & ~self._is_last
-        rows, _ = self._records(
-            [self._reset(i) if begin[i] else None for i in everyone], ~begin
-        )
+        resets = [self._reset(i) if begin[i] else None for i in everyone]
+        rows, _ = self._records(self._pool.ask(resets), ~begin)
         fresh = self._transition(rows, np.ones(self.num, bool))
         merged = {key: np.array(values) for key, values in obs.items()}
         for key, values in fresh.items():
             merged[key][begin] = values[begin]
-        self._is_last = merged["is_last"].copy()
+        self._is_last, self._last = merged["is_last"].copy(), merged
         return merged, np.flatnonzero(begin & ~obs["is_first"]).tolist()
 
     def close(self) -> None:
         """Ends all environments within seconds; may be called twice."""
         self._pool.close()
 
-    def _advance(self, actions: list[bytes]) -> dict[str, np.ndarray]:
+    def _send(self, actions: list[bytes]) -> None:
         """A step, or the beginning of an episode where the last has ended."""
-        is_first = self._is_last
-        rows, replaced = self._records(
+        assert self._sent is None, "a step was sent and not received"
+        self._sent = self._is_last
+        self._pool.send(
             [
-                self._reset(index) if is_first[index] else (STEP, action)
+                self._reset(index) if self._is_last[index] else (STEP, action)
                 for index, action in enumerate(actions)
-            ],
-            is_first,
+            ]
         )
-        self._steps += 1
-        self._is_last = rows["is_last"].copy()
-        return self._transition(rows, is_first | replaced)
 
     def _reset(self, index: int) -> tuple[bytes, bytes]:
         seed, self._seeds[index] = self._seeds[index], b""
         return RESET, seed
 
     def _records(
-        self, requests: list[tuple[bytes, bytes] | None], resets: np.ndarray
+        self, answers: list[Answer], resets: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What the requests bring, and where a failure was replaced.
+        """What the answers hold, and where a failure was replaced.
 
         Args:
-            requests: for each environment.
+            answers: of each environment.
             resets: bool (N,), where no episode is lost by a failure.
 
         Returns:
@@ -265,7 +295,7 @@ class Envs:
         """
         rows = self._rows
         replaced = np.zeros(self.num, bool)
-        for index, answer in enumerate(self._pool.ask(requests)):
+        for index, answer in enumerate(answers):
             if isinstance(answer, Failure):
                 lost = not resets[index]
                 answer = self._pool.replace(index, answer, lost)

@@ -126,8 +126,11 @@ def _wait(
 class Local:
     """An environment in this process, which waits for it however long.
 
+    It works when the answer is wanted, so that an accelerator may be given
+    something to do before.
+
     Args:
-        make: builds the environment; asked to at once.
+        make: builds the environment.
     """
 
     def __init__(self, make: Callable[[], gymnasium.Env]) -> None:
@@ -140,8 +143,7 @@ class Local:
     ) -> None:
         """Asks for something, see `host.py`; failures show in the answer."""
         del deadline
-        if self._failure is None:
-            self._answer = self._host.answer(request, data)
+        self._request: tuple[bytes, bytes] | None = (request, data)
 
     def answer(self, deadline: Deadline) -> memoryview:
         """What came of the request, until there is another.
@@ -152,6 +154,9 @@ class Local:
         """
         del deadline
         if self._failure is None:
+            if self._request is not None:
+                self._answer = self._host.answer(*self._request)
+                self._request = None
             kind, data = self._answer
             try:
                 return _checked(kind, memoryview(data))

@@ -65,7 +65,6 @@ class Driver:
         self.key = key
         self.policy_steps = 0
         self._carry = agent.initial_carry(envs.num)
-        self._obs: dict[str, np.ndarray] = {}
         self._score = np.zeros(envs.num)
         self._length = np.zeros(envs.num, np.int64)
 
@@ -75,11 +74,11 @@ class Driver:
         Raises:
           EnvError: an environment failed.
         """
-        self._obs = self.envs.reset()
+        self.envs.reset()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What `restore` needs, but for the environments' own state."""
-        obs = {f"obs/{k}": x for k, x in self._obs.items()}
+        obs = {f"obs/{k}": x for k, x in self.envs.receive().items()}
         carry = self._carry._asdict()
         carry = {f"carry/{k}": np.asarray(x) for k, x in carry.items()}
         counts = {"score": self._score, "length": self._length}
@@ -114,11 +113,13 @@ class Driver:
             for k, x in arrays.items()
             if k.startswith("obs/")
         }
-        self._obs, abandoned = self.envs.restore(envs, obs)
-        return abandoned
+        return self.envs.restore(envs, obs)[1]
 
     def step(self, params: Params) -> list[Episode]:
         """One policy step in every environment.
+
+        Does not wait for what comes of it: the environments go on while the
+        caller begins an update.
 
         Args:
           params: the agent's current parameters.
@@ -129,7 +130,7 @@ class Driver:
         Raises:
           EnvError: an environment failed.
         """
-        obs = self._obs
+        obs = self.envs.receive()
         inputs = {k: obs[k] for k in (*self.agent.obs_spaces, "is_first")}
         index = np.uint32(self.policy_steps // self.envs.num % 2**32)
         self._carry, action = self.agent.policy(
@@ -137,7 +138,7 @@ class Driver:
         )
         action = np.array(action)
         action[obs["is_last"]] = 0  # nothing follows it
-        self._obs = self.envs.step(action)
+        self.envs.send(action)
         self.replay.add(
             {
                 **obs,

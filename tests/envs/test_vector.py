@@ -159,3 +159,41 @@ def test_multidiscrete_counts_its_largest(build):
         "cards": Space("discrete", (2,), 7),
         "one": Space("discrete", (), 4),
     }
+
+
+@pytest.mark.parametrize("num", [1, 2])
+def test_a_step_that_was_sent_is_received_as_often_as_wanted(build, num):
+    sent, stepped = (build([scripted()] * num, 0) for _ in range(2))
+    first = sent.reset()
+    stepped.reset()
+    np.testing.assert_equal(sent.receive(), first)
+    for action in range(6):
+        sent.send(np.full(num, action))
+        if action == 1:
+            saved = sent.state()  # waits for the step
+            np.testing.assert_equal(saved["steps"], 3)
+        expected = stepped.step(np.full(num, action))
+        for key in FLAGS | {"count"}:
+            for _ in range(2):
+                found = sent.receive()[key]
+                np.testing.assert_array_equal(found, expected[key])
+    np.testing.assert_equal(
+        sent.state()["is_last"], stepped.state()["is_last"]
+    )
+
+
+def test_an_environment_in_this_process_steps_when_it_is_waited_for(build):
+    steps = []
+
+    class Counting(scripted()):
+        def step(self, action):
+            steps.append(action)
+            return super().step(action)
+
+    envs = build([Counting], 0)
+    envs.reset()
+    envs.send(np.zeros(1, int))
+    assert steps == []
+    envs.receive()
+    envs.receive()
+    assert steps == [0]
