@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 JAX = re.compile(r"(jax|jaxlib|flax|optax|chex|orbax)(\.|$)")
 PARTS = ("agent", "envs", "replay")
 ENTRY_POINTS = {
-    f"dreamer.{x}" for x in ("train", "evaluate", "plot", "report")
+    f"dreamer.{x}" for x in ("train", "evaluate", "plot", "report", "sweep")
 }
 # The one exception: the names of the games, to check a task by.
 PURE = {"dreamer.envs.games"}
@@ -116,7 +116,9 @@ def test_parts_import_neither_one_another_nor_run(part):
             assert not wrong, f"{name} imports {sorted(wrong)}"
 
 
-@pytest.mark.parametrize("part", ["envs", "replay", "scores", "pages"])
+@pytest.mark.parametrize(
+    "part", ["envs", "replay", "scores", "pages", "sweeps"]
+)
 def test_light_parts_never_reach_jax(part):
     for name in MODULES:
         if part_of(name) == part:

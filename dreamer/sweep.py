@@ -1,0 +1,259 @@
+"""Many runs by one command: `python -m dreamer.sweep --task all26 --seeds 5`.
+
+`launch` expands the command line and refuses what cannot work before anything
+is created or submitted, prints the plan, and starts the runs here, submits
+them to Slurm or writes them down for Kubernetes. The same command again goes
+on where the runs are. `status` shows a sweep's runs, `run` becomes one of
+them. Next: sweeps/__init__.py for the parts.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dreamer.options import ConfigError, cut, did_you_mean, one_line
+from dreamer.run.ticker import Ticker
+from dreamer.run.when import StopSignal, Timer
+from dreamer.sweeps import k8s, output, record, slurm, table
+from dreamer.sweeps.estimate import Planned, Speeds, existing
+from dreamer.sweeps.flags import PROGRAM, parse
+from dreamer.sweeps.grid import Run, expand, planned_run
+from dreamer.sweeps.local import INTERRUPTED, REFUSED, RETRIES, Local
+from dreamer.sweeps.record import Record
+from dreamer.sweeps.slots import Slot, find_gpus, make_slots
+from dreamer.sweeps.standing import DONE, QUEUED, RUNNING, Standing, look
+
+EVERY = 60.0  # seconds between two lines where there is no terminal
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is to be done: everything that can be refused has been.
+
+    Attributes:
+      flags: of the command line, see sweeps/flags.py.
+      folder: of the sweep, an absolute path.
+      runs: that the command asks for.
+      slots: of this machine, for `--launcher local`.
+    """
+
+    flags: argparse.Namespace
+    folder: Path
+    runs: list[Run]
+    slots: list[Slot]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    commands = {"status": status, "run": become}
+    try:
+        if words and words[0] in commands:
+            return commands[words[0]](words[1:])
+        return launch(words)
+    except OSError as error:
+        reason = f"{error.filename or '?'}: {error.strerror or error}"
+    except ValueError as error:
+        reason = str(error)
+    print(f"{PROGRAM}: {one_line(reason)}", file=sys.stderr)
+    return REFUSED
+
+
+def launch(argv: Sequence[str]) -> int:
+    """Plans a sweep, says so, and gives it to its launcher.
+
+    Returns:
+      Exit code: 0; 1 if runs failed, 75 if it was told to stop.
+    """
+    sweep = prepare(argv)
+    found = record.read(sweep.folder)
+    print("\n".join(describe(sweep, found, survey(sweep, found))), flush=True)
+    if sweep.flags.dry_run:
+        return 0
+    with record.hold(sweep.folder) as held:
+        if held.warning:
+            print(held.warning)
+        before, found = found, record.read(sweep.folder)
+        if found != before:  # another command has been here since
+            record.check(found, sweep.runs)
+        found.add(sweep.runs)
+        found.write()
+        todo = [
+            planned.run
+            for planned in survey(sweep, found)
+            if planned.standing.state not in (DONE, QUEUED)
+        ]
+        if sweep.flags.launcher == "local":
+            return start(sweep, found, todo)
+        return submit(sweep, found, todo)
+
+
+def prepare(argv: Sequence[str]) -> Sweep:
+    """Looks at everything, and writes nothing.
+
+    Raises:
+      ValueError: something asked for cannot work. One line.
+      OSError: something cannot be read.
+    """
+    flags, entries, changes = parse(argv)
+    if flags.launcher == "slurm":
+        slurm.check()
+    if flags.launcher == "k8s":
+        k8s.check(flags)
+    folder = Path(flags.logdir).expanduser().absolute()
+    _check_folder(folder)
+    runs = expand(entries, changes, folder)
+    record.check(record.read(folder), runs)
+    slots = []
+    if flags.launcher == "local":
+        gpus = flags.gpus.split(",") if flags.gpus else find_gpus()
+        if runs[0].config.jax.platform in ("cpu", "tpu"):
+            gpus = []
+        slots = make_slots(gpus, flags.per_gpu or 1, flags.jobs)
+    return Sweep(flags, folder, runs, slots)
+
+
+def _check_folder(folder: Path) -> None:
+    parent = existing(folder)
+    if not parent.is_dir():
+        raise ConfigError(f"--logdir={folder}: {parent} is a file")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"--logdir={folder}: {parent} is not writable")
+    if (folder / "config.yaml").exists():
+        raise ConfigError(
+            f"--logdir={folder}: is the folder of a run; a sweep has one"
+            " above those of its runs"
+        )
+
+
+def survey(sweep: Sweep, found: Record) -> list[Planned]:
+    """How the runs stand."""
+    queued = slurm.queued(found) if sweep.flags.launcher == "slurm" else set()
+    planned = []
+    for run in sweep.runs:
+        standing = look(Path(run.config.logdir), run.config.run.steps)
+        if run.name in queued and standing.state not in (DONE, RUNNING):
+            standing = Standing(QUEUED, None, False, standing.values)
+        planned.append(Planned(run, standing))
+    return planned
+
+
+def describe(
+    sweep: Sweep, found: Record, planned: Sequence[Planned]
+) -> list[str]:
+    """The plan."""
+    flags, slots = sweep.flags, sweep.slots
+    accelerated = (
+        any(slot.env for slot in slots)
+        or "gpu" in (flags.gres or "")
+        or (flags.launcher == "k8s" and flags.gpu_count != 0)
+    )
+    return table.plan(
+        planned,
+        Speeds(found, flags.hours),
+        sweep.folder,
+        at_a_time=len(slots) or flags.concurrent,
+        per_gpu=(flags.per_gpu or 1) if accelerated else None,
+    )
+
+
+def start(sweep: Sweep, found: Record, runs: Sequence[Run]) -> int:
+    """Starts the runs on this machine and stays until they have ended."""
+    retries = sweep.flags.retries
+    retries = RETRIES if retries is None else retries
+    line = Timer(EVERY)
+    redrawn = sys.stdout.isatty()
+    with StopSignal() as stop, Ticker() as ticker:
+        local = Local(runs, found, sweep.slots, retries, ticker.print)
+
+        def show() -> None:
+            if redrawn or line.due():
+                ticker.show(lambda: table.progress(local, redrawn))
+
+        code = local.work(stop, show)
+    for name, reason in local.failed.items():
+        print(f"{PROGRAM}: {name}: {reason}", file=sys.stderr)
+    words = "Interrupted; the same command goes on"
+    done = f"Everything is in {sweep.folder}"
+    print(words if code == INTERRUPTED else done)
+    return code
+
+
+def submit(sweep: Sweep, found: Record, runs: Sequence[Run]) -> int:
+    """Gives the runs that nobody has to a cluster."""
+    runs = [x for x in runs if look(Path(x.config.logdir)).state != RUNNING]
+    if not runs:
+        print("Nothing to submit")
+        return 0
+    if sweep.flags.launcher == "k8s":
+        path = sweep.folder / k8s.FILE
+        path.write_text(k8s.manifest(sweep.folder, runs, sweep.flags), "utf-8")
+        print(f"Written: {path}\nTo start it: kubectl apply -f {path}")
+        return 0
+    names = [run.name for run in runs]
+    job, path = slurm.submit(found, names, sweep.flags)
+    print(f"Submitted: job {job}, {len(runs)} runs, by {path}")
+    print(f"How it goes: python -m {PROGRAM} status {sweep.folder}")
+    return 0
+
+
+def status(argv: Sequence[str]) -> int:
+    """`status DIR`: prints how every run of a sweep is doing."""
+    if len(argv) != 1 or argv[0].startswith("-"):
+        raise ConfigError("status: expected the folder of a sweep")
+    folder = Path(argv[0]).expanduser().absolute()
+    found = record.read(folder)
+    if not found.runs:
+        raise ConfigError(f"{folder}: holds no sweep, expected {record.FILE}")
+    standings = {name: look(folder / name) for name in found.runs}
+    queued, warning = set(), None
+    try:
+        queued = slurm.queued(found)
+    except (ConfigError, OSError) as error:
+        warning = f"What waits in the queue is not known: {error}"
+    for name in queued:
+        if standings[name].state not in (DONE, RUNNING):
+            values = standings[name].values
+            standings[name] = Standing(QUEUED, None, False, values)
+    print("\n".join(table.rows(standings)))
+    print(f"{len(standings)} runs: {table.counts(standings.values())}")
+    if warning:
+        print(warning, file=sys.stderr)
+    return 0
+
+
+def become(argv: Sequence[str]) -> int:
+    """`run DIR NAME`: this process becomes a run, with its exit code.
+
+    Returns:
+      0 if the run is done already, 75 if it is going on elsewhere.
+    """
+    if len(argv) != 2:
+        raise ConfigError("run: expected the folder of a sweep and a run")
+    folder, name = Path(argv[0]).expanduser().absolute(), argv[1]
+    runs = record.read(folder).runs
+    if name not in runs:
+        raise ConfigError(
+            f"{cut(name)}: no run of {folder / record.FILE}"
+            f"{did_you_mean(name, runs)}"
+        )
+    run = planned_run(folder, name, runs[name].arguments)
+    logdir = Path(run.config.logdir)
+    if look(logdir, run.config.run.steps).state == DONE:
+        print(f"{name}: is done")
+        return 0
+    file = output.open_locked(logdir)
+    if file is None:
+        print(f"{name}: is going on already, to be tried again later")
+        return INTERRUPTED
+    print(f"{name}: prints to {output.path_of(logdir)}", flush=True)
+    for stream in (1, 2):
+        os.dup2(file.fileno(), stream)
+    os.execv(sys.executable, [sys.executable, "-m", *run.command])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

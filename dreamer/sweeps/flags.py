@@ -1,0 +1,158 @@
+"""The command line of a sweep: its own flags, and settings of the runs.
+
+Next: `dreamer/sweep.py`, which reads it.
+"""
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dreamer.command import Parser
+from dreamer.config import Config
+from dreamer.options import did_you_mean, settings, shown, split_flags
+
+PROGRAM = "dreamer.sweep"
+LAUNCHERS = ("local", "slurm", "k8s")
+DESCRIPTION = """\
+Trains many agents. Settings of dreamer.train are given as there; one that
+takes a single value may have several, with commas between them, and every
+combination of all such settings is a run:
+
+  python -m dreamer.sweep --configs atari100k size12m --task all26 --seeds 5 \\
+    --logdir ~/sweeps/a100k
+
+--task all26 stands for the games of Atari 100K, all57 for those of Atari
+200M; --seeds 5 for --seed 0,1,2,3,4. The same command again leaves out what
+is done or going on and goes on with the rest. Other commands may add runs.
+
+  python -m dreamer.sweep status DIR      how the runs in a folder are doing
+  python -m dreamer.sweep run DIR NAME    becomes one of them
+"""
+
+
+def _whole(low: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,6}", text) or int(text) < low:
+            raise argparse.ArgumentTypeError(
+                f"{shown(text)}: expected a whole number from {low} to 999999"
+            )
+        return int(text)
+
+    return read
+
+
+def _hours(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError(f"{text}: expected more than 0")
+    return number
+
+
+def _word(text: str) -> str:
+    """Goes into scripts and manifests as it is."""
+    if not re.fullmatch(r"[\w.,:/@%+=-]+", text, flags=re.ASCII):
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)}: expected letters, digits and any of .,:/@%+=-"
+        )
+    return text
+
+
+def _line(text: str) -> str:
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{shown(text)}: expected one line")
+    return text
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag that some launchers have a use for; `None` if not given."""
+
+    launchers: str
+    type: Callable[[str], Any]
+    example: str
+    help: str
+
+
+FLAGS = {
+    "jobs": Flag("local", _whole(1), "N", "runs at a time (default: as many"
+                 " as --gpus times --per-gpu, or one per two cores)"),
+    "gpus": Flag("local", _word, "0,1", "GPUs to use (default: all)"),
+    "per-gpu": Flag("local", _whole(1), "K", "runs that share a GPU and its"
+                    " memory (default: 1)"),
+    "retries": Flag("local k8s", _whole(0), "N", "starts of a run after it"
+                    " failed (default: 1)"),
+    "partition": Flag("slurm", _word, "NAME", "as sbatch takes it"),
+    "account": Flag("slurm", _word, "NAME", "as sbatch takes it"),
+    "time": Flag("slurm", _word, "LIMIT", "of one start of a run, as sbatch"
+                 " takes it; longer runs are requeued"),
+    "gres": Flag("slurm", _word, "gpu:1", "as sbatch takes it, for each run"),
+    "sbatch": Flag("slurm", _line, "FLAGS", "more flags of sbatch, as in"
+                   " --sbatch=--qos=long"),
+    "image": Flag("k8s", _word, "IMAGE", "container image of docker/"),
+    "pvc": Flag("k8s", _word, "NAME", "volume claim that is mounted at"
+                " --logdir"),
+    "gpu-count": Flag("k8s", _whole(0), "N", "GPUs of each run (default: 1)"),
+    "cpus": Flag("slurm k8s", _whole(1), "N", "cores of each run"),
+    "mem": Flag("slurm k8s", _word, "16G", "RAM of each run, as the cluster"
+                " takes it: 16G for Slurm, 16Gi for Kubernetes"),
+    "concurrent": Flag("slurm k8s", _whole(1), "N", "runs at a time, at most"),
+}  # fmt: skip
+
+
+def _parser() -> Parser:
+    parser = Parser(PROGRAM, DESCRIPTION)
+    add = parser.add_argument
+    about = "folder of the sweep; each run has one in it"
+    add("--logdir", metavar="DIR", required=True, help=about)
+    about = "where runs are started (default: local)"
+    add("--launcher", choices=LAUNCHERS, default="local", help=about)
+    about = "seeds 0 to N - 1"
+    add("--seeds", metavar="N", type=_whole(1), help=about)
+    about = "hours of a whole run, if they are known, for the plan"
+    add("--hours", metavar="H", type=_hours, help=about)
+    about = "print the plan, and do nothing"
+    add("--dry-run", action="store_true", help=about)
+    for name, flag in FLAGS.items():
+        only = ", ".join(flag.launchers.split())
+        add(
+            f"--{name}",
+            metavar=flag.example,
+            type=flag.type,
+            help=f"{only}: {flag.help}".replace("%", "%%"),
+        )
+    return parser
+
+
+def parse(
+    argv: Sequence[str],
+) -> tuple[argparse.Namespace, list[str], dict[str, str]]:
+    """Flags of the sweep, entries of --configs, and settings by key.
+
+    Raises:
+      ValueError: something is unknown, malformed or without effect.
+    """
+    flags, rest = _parser().parse_known_args(argv)
+    known = settings(Config())
+    entries, changes = split_flags(rest, known)
+    for key in changes:
+        if key not in known and "." not in key:
+            names = [*known, *(x.replace("_", "-") for x in vars(flags))]
+            hint = did_you_mean(key, names) or "; --help lists the flags"
+            raise ValueError(f"--{shown(key)}: unknown flag or setting{hint}")
+    for name, flag in FLAGS.items():
+        given = getattr(flags, name.replace("-", "_")) is not None
+        if given and flags.launcher not in flag.launchers.split():
+            only = " or ".join(flag.launchers.split())
+            raise ValueError(f"--{name}: only with --launcher {only}")
+    if "{" in flags.logdir or "}" in flags.logdir:
+        raise ValueError(
+            f"--logdir={flags.logdir}: expected a folder without {{ }}, which"
+            " the same command finds again"
+        )
+    if flags.seeds is not None:
+        if "seed" in changes:
+            raise ValueError("--seeds: expected without --seed")
+        changes["seed"] = ",".join(map(str, range(flags.seeds)))
+    return flags, entries, changes

@@ -1,0 +1,141 @@
+"""Writes runs down as one Indexed Job of Kubernetes, a pod each.
+
+A pod that is evicted or told to stop saves its run, ends with 75 and is
+replaced, which does not count as a failure; a run that fails is retried a few
+times, and the others go on. The manifest has all that pods need: their
+commands are in it. Next: `dreamer/sweep.py`, which writes it.
+"""
+
+import argparse
+import hashlib
+import io
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from dreamer.options import ConfigError
+from dreamer.sweeps.grid import Run
+from dreamer.sweeps.local import INTERRUPTED, REFUSED, RETRIES
+
+FILE = "k8s.yaml"
+GRACE = 120  # seconds from SIGTERM to SIGKILL; a run saves in some of them
+COMMANDS = "/sweep"  # where a pod sees the commands of all runs
+NAME = 63  # characters of a name, less those that pods append: 11 and ours
+
+
+def check(flags: argparse.Namespace) -> None:
+    """Sees that nothing is missing that a manifest has to name.
+
+    Raises:
+      ConfigError: a flag is missing.
+    """
+    for name, what in (("image", "IMAGE"), ("pvc", "NAME")):
+        if getattr(flags, name) is None:
+            raise ConfigError(
+                f"--launcher k8s: expected --{name} {what} with it"
+            )
+
+
+def manifest(
+    folder: Path, runs: Sequence[Run], flags: argparse.Namespace
+) -> str:
+    """The text of a manifest that `kubectl apply -f` takes.
+
+    It has the same name if it has the same runs: applied twice, it is one.
+    """
+    commands = {
+        f"run-{index}": f"exec {shlex.join(['python', '-m', *run.command])}\n"
+        for index, run in enumerate(runs)
+    }
+    text = "".join(commands.values())
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    words = re.sub("[^a-z0-9]+", "-", folder.name.lower()).strip("-")
+    name = f"sweep-{words[: NAME - 26].strip('-') or 'runs'}-{digest}"
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name},
+        "data": commands,
+    }
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "labels": {"app": "dreamer-sweep"}},
+        "spec": _job(name, folder, len(runs), flags),
+    }
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.width = 10**6
+    yaml.explicit_start = True
+    yaml.dump_all([config_map, job], stream)
+    return stream.getvalue()
+
+
+def _job(
+    name: str, folder: Path, count: int, flags: argparse.Namespace
+) -> dict[str, Any]:
+    retries = RETRIES if flags.retries is None else flags.retries
+    return {
+        "completionMode": "Indexed",
+        "completions": count,
+        "parallelism": min(flags.concurrent or count, count),
+        "backoffLimitPerIndex": retries,
+        "podReplacementPolicy": "Failed",  # never two pods of one run
+        "podFailurePolicy": {
+            "rules": [
+                {"action": "Ignore", **_exit_code(INTERRUPTED)},
+                {
+                    "action": "Ignore",
+                    "onPodConditions": [
+                        {"type": "DisruptionTarget", "status": "True"}
+                    ],
+                },
+                {"action": "FailIndex", **_exit_code(REFUSED)},
+            ]
+        },
+        "template": {"spec": _pod(name, folder, flags)},
+    }
+
+
+def _exit_code(code: int) -> dict[str, Any]:
+    values = {"containerName": "run", "operator": "In", "values": [code]}
+    return {"onExitCodes": values}
+
+
+def _pod(name: str, folder: Path, flags: argparse.Namespace) -> dict[str, Any]:
+    gpus = 1 if flags.gpu_count is None else flags.gpu_count
+    limits = {"nvidia.com/gpu": gpus} if gpus else {}
+    requests = {"cpu": flags.cpus, "memory": flags.mem}
+    requests = {x: str(y) for x, y in requests.items() if y is not None}
+    if flags.mem is not None:
+        limits["memory"] = flags.mem
+    # The shell is replaced by the run, which signals then reach.
+    command = f'exec sh "{COMMANDS}/run-$JOB_COMPLETION_INDEX"'
+    container = {
+        "name": "run",
+        "image": flags.image,
+        "command": ["sh", "-c", command],
+        "resources": {"limits": limits, "requests": requests},
+        "volumeMounts": [
+            {"name": "logdir", "mountPath": str(folder)},
+            {"name": "commands", "mountPath": COMMANDS, "readOnly": True},
+        ],
+    }
+    return {
+        "restartPolicy": "Never",  # the policy for failures asks for it
+        "terminationGracePeriodSeconds": GRACE,
+        "containers": [container],
+        "volumes": [
+            {
+                "name": "logdir",
+                "persistentVolumeClaim": {"claimName": flags.pvc},
+            },
+            {"name": "commands", "configMap": {"name": name}},
+        ],
+    }

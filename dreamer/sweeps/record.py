@@ -1,0 +1,142 @@
+"""`sweep.json`: the runs of a sweep's folder, and what was submitted.
+
+    format  1
+    runs    by name: "arguments" of dreamer.train without the logdir, and the
+            "slot" of this machine that the run was last started in, or null
+    jobs    submitted array jobs: "id", and "runs" by index
+
+Commands add runs to it; a run keeps its settings, but for those that may
+change when a run goes on. Whoever writes it holds the folder's lock. Next:
+standing.py, for how the runs are doing.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dreamer.config import ConfigError, check_resume, load
+from dreamer.run import lock
+from dreamer.sweeps.grid import Run
+
+FILE = "sweep.json"
+FORMAT = 1
+
+
+@dataclass
+class Entry:
+    """What is kept of a run."""
+
+    arguments: list[str]
+    slot: int | None = None
+
+
+@dataclass
+class Job:
+    """An array job: its number, and the names of its runs by index."""
+
+    id: str
+    runs: list[str]
+
+
+@dataclass
+class Record:
+    """The contents of the file in a sweep's folder."""
+
+    folder: Path
+    runs: dict[str, Entry] = field(default_factory=dict)
+    jobs: list[Job] = field(default_factory=list)
+
+    def add(self, runs: Iterable[Run]) -> None:
+        """Adds runs, or their new settings where those may change."""
+        for run in runs:
+            entry = self.runs.setdefault(run.name, Entry([]))
+            entry.arguments = list(run.arguments)
+
+    def write(self) -> None:
+        """Writes the file, all of it or nothing.
+
+        Raises:
+          OSError: the disk does not take it.
+        """
+        values = {
+            "format": FORMAT,
+            "runs": {name: asdict(x) for name, x in self.runs.items()},
+            "jobs": [asdict(job) for job in self.jobs],
+        }
+        path = self.folder / FILE
+        partial = path.with_name(f"{FILE}.partial")
+        try:
+            partial.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+            os.replace(partial, path)
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+def read(folder: Path) -> Record:
+    """The record of a folder, which is empty where there is none.
+
+    Raises:
+      ConfigError: the file is not as expected.
+      OSError: it cannot be read.
+    """
+    path = folder / FILE
+    try:
+        values = json.loads(path.read_bytes())
+        if values["format"] != FORMAT:
+            raise ConfigError(f"{path}: expected format {FORMAT}")
+        runs = {x: Entry(**entry) for x, entry in values["runs"].items()}
+        jobs = [Job(**job) for job in values["jobs"]]
+        known = all(_is_entry(x, entry) for x, entry in runs.items())
+        if not known or not all(set(job.runs) <= set(runs) for job in jobs):
+            raise ValueError
+    except FileNotFoundError:
+        return Record(folder)
+    except ConfigError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ConfigError(f"{path}: is not as a sweep writes it") from None
+    return Record(folder, runs, jobs)
+
+
+def _is_entry(name: Any, entry: Entry) -> bool:
+    """A name that leads out of the folder is none of a sweep's."""
+    words = isinstance(entry.arguments, list) and all(
+        isinstance(word, str) for word in entry.arguments
+    )
+    return words and "/" not in name and not name.startswith(".")
+
+
+def check(record: Record, runs: Iterable[Run]) -> None:
+    """Sees that every run may go on where it, or another one, began.
+
+    Raises:
+      ConfigError: a run has other settings; names all of them.
+      OSError: those of a run cannot be read.
+    """
+    for run in runs:
+        settings = Path(run.config.logdir) / "config.yaml"
+        entry = record.runs.get(run.name)
+        if settings.exists():
+            check_resume(load(["--configs", str(settings)]), run.config)
+        elif entry and entry.arguments != list(run.arguments):
+            planned = [*entry.arguments, "--logdir", run.config.logdir]
+            check_resume(load(planned), run.config)
+
+
+def hold(folder: Path) -> lock.Lock:
+    """Locks the folder, made if missing, for one command at a time.
+
+    Raises:
+      ConfigError: another one has it; in a line that says which.
+      OSError: it cannot be written.
+    """
+    try:
+        return lock.acquire(folder)
+    except ConfigError as error:
+        line = str(error).replace("a run is going on", "a sweep is going on")
+        raise ConfigError(line) from None

@@ -1,0 +1,109 @@
+"""Shares of this machine: a GPU or a part of one, or some of its cores.
+
+Next: local.py, which runs one run at a time in each.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dreamer.options import ConfigError
+
+CORES = 2  # of a run without a GPU, if the person does not say how many runs
+MEMORY = 0.9  # of a GPU that runs may take together; its driver needs some
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where one run at a time has its place.
+
+    Attributes:
+      number: counts from 0.
+      label: for a person.
+      env: variables of the run's environment.
+      cores: that the run is bound to; none: all.
+    """
+
+    number: int
+    label: str
+    env: dict[str, str] = field(default_factory=dict)
+    cores: tuple[int, ...] = ()
+
+    def bind(self, process: int) -> None:
+        """Binds a process that has just started, before it starts threads."""
+        if self.cores and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(process, self.cores)
+
+
+def find_gpus() -> list[str]:
+    """GPUs that a run here would see, as CUDA_VISIBLE_DEVICES names them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [x.strip() for x in chosen.split(",") if x.strip()]
+    if not shutil.which("nvidia-smi"):
+        return []
+    listed = subprocess.run(
+        ["nvidia-smi", "-L"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.splitlines()
+    count = sum(line.startswith("GPU ") for line in listed)
+    return [str(number) for number in range(count)]
+
+
+def make_slots(
+    gpus: Sequence[str], per_gpu: int, jobs: int | None
+) -> list[Slot]:
+    """A slot for every run at a time; neighbours are on different GPUs.
+
+    Args:
+      gpus: to be used; none: the cores.
+      per_gpu: runs that share one.
+      jobs: runs at a time; by default, what the machine suggests.
+
+    Raises:
+      ConfigError: more runs at a time than there are shares of GPUs.
+    """
+    if not gpus:
+        return _of_cores(jobs)
+    most = len(gpus) * per_gpu
+    if jobs is not None and jobs > most:
+        raise ConfigError(
+            f"--jobs {jobs}: expected at most {most}, --per-gpu {per_gpu} on"
+            f" {len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"
+        )
+    return [
+        Slot(number, f"GPU {gpus[number % len(gpus)]}", env)
+        for number in range(jobs or most)
+        for env in [_of_gpu(gpus[number % len(gpus)], per_gpu)]
+    ]
+
+
+def _of_gpu(gpu: str, per_gpu: int) -> dict[str, str]:
+    fraction = f"{MEMORY / per_gpu:.3f}"
+    return {"CUDA_VISIBLE_DEVICES": gpu, "XLA_CLIENT_MEM_FRACTION": fraction}
+
+
+def _of_cores(jobs: int | None) -> list[Slot]:
+    """Disjoint cores; where there are too few of them, one each in turn."""
+    cores = usable_cores()
+    jobs = jobs or max(1, len(cores) // CORES)
+    found = []
+    for number in range(jobs):
+        # Cores j, j + jobs, ... would split pairs that share a cache.
+        low, high = (len(cores) * x // jobs for x in (number, number + 1))
+        mine = tuple(cores[low:high]) or (cores[number % len(cores)],)
+        words = ",".join(map(str, mine))
+        label = f"core{'s' if len(mine) > 1 else ''} {words}"
+        found.append(Slot(number, label, {}, mine))
+    return found
+
+
+def usable_cores() -> list[int]:
+    """Their numbers."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))

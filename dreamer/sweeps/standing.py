@@ -1,0 +1,105 @@
+"""How a run is doing, seen from outside, by anyone and at any time.
+
+Three witnesses: `status.json` says how far it was, its logdir's lock and the
+lock on its output (output.py) whether it is going on. Nothing is changed.
+Next: table.py, which shows it, and local.py, which acts on it.
+"""
+
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dreamer.config import ConfigError
+from dreamer.run import lock, status
+from dreamer.sweeps import output
+
+DONE, RUNNING, WAITING = "done", "running", "waiting"
+INTERRUPTED, FAILED, LOST = "interrupted", "failed", "lost"
+QUEUED = "queued"  # in a cluster's queue, which look() does not ask
+STATES = (DONE, RUNNING, QUEUED, INTERRUPTED, FAILED, LOST, WAITING)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a run is doing.
+
+    Attributes:
+      state: one of `STATES`. LOST: it ended without a word, as by kill -9.
+      error: why it failed.
+      here: whether a process of this machine was seen to have it.
+      values: of status.json, empty before there is one.
+    """
+
+    state: str
+    error: str | None = None
+    here: bool = False
+    values: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def policy_steps(self) -> int:
+        """Done so far."""
+        return _whole(self.values.get("policy_steps"))
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """Since its last start; None before the first update.
+
+        Until then it only acts, many times as fast.
+        """
+        try:
+            seconds = self.values["time"] - self.values["began"]
+            steps = self.policy_steps - self.values["began_steps"]
+        except (KeyError, TypeError):
+            return None
+        if not self.values.get("updates") or seconds <= 0 or steps <= 0:
+            return None
+        return steps / seconds
+
+
+def _whole(value: Any) -> int:
+    return int(value) if isinstance(value, int | float) else 0
+
+
+def look(logdir: Path, steps: int | None = None) -> Standing:
+    """How the run of a logdir is doing.
+
+    Args:
+      logdir: of the run, which need not exist.
+      steps: it is done after these; by default, after those it says.
+
+    Raises:
+      OSError: something is there and cannot be read.
+    """
+    values = status.read(logdir) or {}
+    held = output.is_held(logdir) or _is_locked(logdir)
+    host = values.get("host")
+    here = host in (None, socket.gethostname())
+    if held:
+        return Standing(RUNNING, None, here, values)
+    said = values.get("state")
+    if said == "running":
+        # Where locks do not reach other machines, its own word has to do.
+        fresh = values["silent"] < status.SILENCE
+        going_on = fresh and not here
+        return Standing(RUNNING if going_on else LOST, None, False, values)
+    if said == "done":
+        wanted = _whole(values.get("steps")) if steps is None else steps
+        done = _whole(values.get("policy_steps")) >= wanted
+        return Standing(DONE if done else INTERRUPTED, None, False, values)
+    if said is not None:
+        failed = said == "failed"
+        error = values.get("error") if failed else None
+        state = FAILED if failed else INTERRUPTED
+        return Standing(state, error and str(error), False, values)
+    # It ended before it had begun; or an older run, of before status.json.
+    line = output.last_line(logdir)
+    return Standing(WAITING if line is None else FAILED, line)
+
+
+def _is_locked(logdir: Path) -> bool:
+    try:
+        lock.check(logdir)
+    except ConfigError:
+        return True
+    return False

@@ -1,0 +1,172 @@
+"""What a person sees of a sweep: the plan, the runs, and how they go on.
+
+Next: `dreamer/sweep.py`, which prints it.
+"""
+
+import math
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from dreamer.options import cut
+from dreamer.run.progress import duration
+from dreamer.sweeps import estimate
+from dreamer.sweeps.estimate import Planned, Speeds
+from dreamer.sweeps.local import Local
+from dreamer.sweeps.standing import (
+    DONE,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    STATES,
+    WAITING,
+    Standing,
+    look,
+)
+
+OVER = (DONE, RUNNING, QUEUED)  # for those who start runs
+HEADER = ("run", "state", "policy steps", "", "steps/s", "left", "host", "")
+
+
+def counts(standings: Iterable[Standing]) -> str:
+    """'3 done, 2 running, 1 waiting'."""
+    found = Counter(x.state for x in standings)
+    words = [f"{found[x]} {x}" for x in STATES if found[x]]
+    return ", ".join(words) or "none"
+
+
+def rows(standings: Mapping[str, Standing]) -> list[str]:
+    """A line for each run, below a header; errors stand at the end."""
+    cells = [HEADER, *(_row(name, x) for name, x in standings.items())]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        words = [
+            f"{word:>{width}}" if 2 <= at <= 5 else f"{word:<{width}}"
+            for at, (word, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(words).rstrip())
+    return lines
+
+
+def _row(name: str, standing: Standing) -> tuple[str, ...]:
+    values = standing.values
+    done, total = standing.policy_steps, values.get("steps") or 0
+    steps = f"{done:,}/{total:,}" if values else "-"
+    share = f"{done / total:.0%}" if total else ""
+    speed = standing.steps_per_second
+    rate = f"{speed:.3g}" if speed else "-"
+    going = standing.state == RUNNING and speed and total
+    left = duration((total - done) / speed) if going else "-"
+    host = str(values.get("host") or "-")
+    error = standing.error or ""
+    return name, standing.state, steps, share, rate, left, cut(host), error
+
+
+def plan(
+    planned: Sequence[Planned],
+    speeds: Speeds,
+    folder: Path,
+    at_a_time: int | None,
+    per_gpu: int | None,
+) -> list[str]:
+    """The lines that a sweep prints before it starts anything.
+
+    Args:
+      planned: all runs of the command.
+      speeds: of runs in the folder.
+      folder: of the sweep.
+      at_a_time: runs, if known.
+      per_gpu: runs that share a GPU; None: there is none.
+    """
+    todo = [x for x in planned if x.standing.state not in OVER]
+    configs = [x.run.config for x in planned]
+    gpu = per_gpu is not None
+    replay = max(estimate.replay_bytes(x, gpu) for x in configs)
+    ram = replay + estimate.PROGRAM_BYTES
+    disk = [estimate.disk_bytes(x.run.config, gpu) for x in todo]
+    free = shutil.disk_usage(estimate.existing(folder)).free
+    steps = sum(x.steps_left for x in todo)
+    updates = sum(_updates_left(x) for x in todo)
+    together = ""
+    if at_a_time and at_a_time > 1:
+        together = f", {_bytes(ram * at_a_time)} for {at_a_time} at a time"
+    lines = {
+        "runs": f"{len(planned)}: {counts([x.standing for x in planned])};"
+        f" {len(todo)} to do",
+        "to do": f"{steps:,} policy steps, about {updates:,} updates",
+        "time": _time(speeds, todo, at_a_time, per_gpu),
+        "RAM": f"about {_bytes(ram)} a run, {_bytes(replay)} of it for the"
+        f" replay{together}",
+        "disk": f"about {_bytes(sum(disk))} in {folder}"
+        f" ({_bytes(free)} are free)",
+    }
+    return [f"  {key:<6} {text}" for key, text in lines.items()]
+
+
+def _updates_left(planned: Planned) -> int:
+    share = planned.steps_left / planned.run.config.run.steps
+    return round(estimate.updates(planned.run.config) * share)
+
+
+def _time(
+    speeds: Speeds,
+    todo: Sequence[Planned],
+    at_a_time: int | None,
+    per_gpu: int | None,
+) -> str:
+    total = speeds.left(todo)
+    if total is None:
+        return "unknown until the first run reports; --hours H says it"
+    if not todo:
+        return "none"
+    words = [f"about {_hours(total)} of runs"]
+    if per_gpu is not None:
+        words.append(f"{_hours(total / per_gpu)} of GPUs")
+    if at_a_time:
+        rounds = math.ceil(len(todo) / at_a_time) / len(todo)
+        words.append(f"{duration(total * rounds)} at {at_a_time} at a time")
+    return ", ".join(words)
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:,.3g} hours"
+
+
+def _bytes(number: float) -> str:
+    """1.3 GB, or 25 MB where that says more."""
+    if number >= 1e12:
+        return f"{number / 1e12:.1f} TB"
+    if number >= 1e9:
+        return f"{number / 1e9:.1f} GB"
+    return f"{math.ceil(number / 1e6)} MB"
+
+
+def progress(local: Local, table: bool) -> str:
+    """How a sweep on this machine is going.
+
+    Args:
+      local: the sweep.
+      table: whether to show a line for each run that is going on, beside the
+        one for all.
+    """
+    standings = {
+        active.run.name: look(Path(active.run.config.logdir))
+        for active in local.active
+    }
+    numbers = {
+        DONE: len(local.done),
+        RUNNING: len(local.active),
+        WAITING: len(local.waiting),
+        FAILED: len(local.failed),
+    }
+    line = ", ".join(f"{number} {x}" for x, number in numbers.items())
+    if table and standings:
+        return "\n".join([*rows(standings), line])
+    shares = [
+        f"{name} {x.policy_steps / x.values['steps']:.0%}"
+        for name, x in standings.items()
+        if x.values.get("steps")
+    ]
+    return f"{line}  {'  '.join(shares)}".rstrip()

@@ -1,0 +1,164 @@
+"""The Indexed Job: accepted by Kubernetes' own schema, and what it says."""
+
+import re
+import subprocess
+
+import pytest
+from ruamel.yaml import YAML
+
+from dreamer.sweeps import k8s
+from dreamer.sweeps.flags import parse
+from dreamer.sweeps.grid import expand
+
+ASKED = [
+    "--logdir",
+    "x",
+    "--launcher",
+    "k8s",
+    "--image",
+    "lab/dreamer:1",
+    "--pvc",
+    "logs",
+]
+
+
+def manifest(folder, *words, seeds="0,1"):
+    flags = parse([*ASKED, *words])[0]
+    runs = expand(["debug"], {"task": "gym_a/B-v0", "seed": seeds}, folder)
+    return k8s.manifest(folder, runs, flags)
+
+
+def documents(text):
+    return list(YAML(typ="safe", pure=True).load_all(text))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        [
+            "--gpu-count",
+            "0",
+            "--cpus",
+            "4",
+            "--mem",
+            "16Gi",
+            "--concurrent",
+            "1",
+            "--retries",
+            "0",
+        ],
+    ],
+)
+def test_the_schema_accepts_it(tmp_path, words):
+    validate = pytest.importorskip("kubernetes_validate")
+    version = validate.latest_version()
+    assert tuple(map(int, version.split(".")[:2])) >= (1, 33)
+    found = documents(manifest(tmp_path, *words))
+    assert [x["kind"] for x in found] == ["ConfigMap", "Job"]
+    for document in found:
+        validate.validate(document, version, strict=True)
+    found[1]["spec"]["backoffLimitPerIdx"] = 1
+    with pytest.raises(validate.ValidationError):
+        validate.validate(found[1], version, strict=True)
+
+
+def test_every_run_has_an_index_and_a_command(tmp_path):
+    config_map, job = documents(manifest(tmp_path, seeds="0,1,2"))
+    spec = job["spec"]
+    assert (spec["completionMode"], spec["completions"]) == ("Indexed", 3)
+    for seed in range(3):
+        command = config_map["data"][f"run-{seed}"]
+        assert command.startswith(
+            "exec python -m dreamer.train --configs debug"
+        )
+        assert f"--seed {seed} " in command
+        assert command.endswith(f"--logdir {tmp_path}/gym_a_B-v0-{seed}\n")
+
+
+def test_the_run_takes_the_place_of_the_shells(tmp_path):
+    """So that it gets the signal, and its exit code is the pod's."""
+    config_map, job = documents(manifest(tmp_path))
+    (tmp_path / "python").write_text('#!/bin/sh\necho $$ "$@"; exit 75\n')
+    (tmp_path / "python").chmod(0o755)
+    for name, text in config_map["data"].items():
+        (tmp_path / name).write_text(text)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    command = [
+        x.replace(k8s.COMMANDS, str(tmp_path)) for x in container["command"]
+    ]
+    process = subprocess.Popen(
+        command,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "JOB_COMPLETION_INDEX": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    out, _ = process.communicate()
+    assert process.returncode == 75
+    assert out.split()[:3] == [str(process.pid), "-m", "dreamer.train"]
+    assert out.endswith("gym_a_B-v0-1\n")
+
+
+def test_what_counts_as_a_failure(tmp_path):
+    spec = documents(manifest(tmp_path, "--retries", "3"))[1]["spec"]
+    assert spec["backoffLimitPerIndex"] == 3
+    rules = spec["podFailurePolicy"]["rules"]
+    codes = {
+        tuple(x["onExitCodes"]["values"]): x["action"]
+        for x in rules
+        if "onExitCodes" in x
+    }
+    assert codes == {(75,): "Ignore", (2,): "FailIndex"}
+    (pod,) = [x for x in rules if "onPodConditions" in x]
+    assert pod["action"] == "Ignore"
+
+
+def test_pods_have_what_was_asked_for(tmp_path):
+    words = [
+        "--cpus",
+        "4",
+        "--mem",
+        "16Gi",
+        "--gpu-count",
+        "2",
+        "--concurrent",
+        "1",
+    ]
+    spec = documents(manifest(tmp_path, *words))[1]["spec"]
+    assert spec["parallelism"] == 1
+    pod = spec["template"]["spec"]
+    assert pod["restartPolicy"] == "Never"
+    assert pod["terminationGracePeriodSeconds"] >= 60
+    (container,) = pod["containers"]
+    assert container["image"] == "lab/dreamer:1"
+    assert container["resources"]["limits"] == {
+        "nvidia.com/gpu": 2,
+        "memory": "16Gi",
+    }
+    assert container["volumeMounts"][0]["mountPath"] == str(tmp_path)
+    claim = pod["volumes"][0]["persistentVolumeClaim"]
+    assert claim == {"claimName": "logs"}
+    without = documents(manifest(tmp_path, "--gpu-count", "0"))[1]["spec"]
+    (container,) = without["template"]["spec"]["containers"]
+    assert "nvidia.com/gpu" not in container["resources"]["limits"]
+
+
+def test_the_same_runs_have_the_same_name_and_others_another(tmp_path):
+    one, same = manifest(tmp_path), manifest(tmp_path)
+    assert one == same
+    names = {
+        documents(manifest(folder, seeds=seeds))[1]["metadata"]["name"]
+        for folder in (tmp_path / ("A b" * 20), tmp_path / "---")
+        for seeds in ("0", "1")
+    }
+    assert len(names) == 4
+    for name in names:
+        assert re.fullmatch("[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?", name)
+
+
+@pytest.mark.parametrize("missing", ["image", "pvc"])
+def test_what_a_manifest_has_to_name(missing):
+    at = ASKED.index(f"--{missing}")
+    flags = parse([*ASKED[:at], *ASKED[at + 2 :]])[0]
+    with pytest.raises(ValueError, match=f"expected --{missing} "):
+        k8s.check(flags)

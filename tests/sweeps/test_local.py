@@ -1,0 +1,223 @@
+"""Runs on this machine: started once, tried again, stopped, left alone."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dreamer.run.when import StopSignal
+from dreamer.sweeps import local as local_runs
+from dreamer.sweeps import record, standing
+from dreamer.sweeps.local import Local
+from dreamer.sweeps.slots import Slot
+from tests.sweeps import fake_train
+from tests.sweeps.fake_train import ROOT, make, starts
+
+PATIENCE = 60
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(local_runs, "POLL", 0.01)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def work(folder, runs, slots=1, retries=1):
+    """Runs a sweep to its end; gives the exit code, it, and what it said."""
+    found = record.read(folder)
+    found.add(runs)
+    if isinstance(slots, int):
+        slots = [Slot(number, f"slot {number}") for number in range(slots)]
+    said = []
+    local = Local(runs, found, slots, retries, said.append)
+    with StopSignal() as stop:
+        code = local.work(stop, lambda: None)
+    return code, local, said
+
+
+def until(condition):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def sweep(folder, jobs, *runs):
+    """A sweep as a process of its own; what is left of it is ended."""
+    command = [sys.executable, "-m", "tests.sweeps.fake_sweep"]
+    process = subprocess.Popen(
+        [*command, str(folder), str(jobs), *runs],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+        for word in runs:
+            name = word.partition("=")[0]
+            for line in starts(folder, name):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(line.split()[0]), signal.SIGKILL)
+
+
+def test_every_run_is_started_once_and_the_next_time_none(tmp_path):
+    runs = [make(tmp_path, name) for name in "abc"]
+    code, local, _ = work(tmp_path, runs, slots=2)
+    assert code == 0
+    assert sorted(local.done) == ["a", "b", "c"]
+    code, _, said = work(tmp_path, runs)
+    assert (code, said) == (0, [])
+    assert [len(starts(tmp_path, x)) for x in "abc"] == [1, 1, 1]
+
+
+def test_a_run_that_fails_is_tried_again_and_the_others_go_on(tmp_path):
+    behaviours = {
+        "a": "fails",
+        "b": "fails once",
+        "c": "dies once",
+        "d": "dies",
+        "e": "done",
+    }
+    runs = [make(tmp_path, *x) for x in behaviours.items()]
+    code, local, said = work(tmp_path, runs)
+    assert code == 1
+    assert local.failed == {"a": "out of luck", "d": "killed by signal 9"}
+    assert sorted(local.done) == ["b", "c", "e"]
+    counts = {x: len(starts(tmp_path, x)) for x in behaviours}
+    assert counts == {"a": 2, "b": 2, "c": 2, "d": 2, "e": 1}
+    assert "a: failed, will be tried again: out of luck" in said
+
+
+def test_no_retries_if_none_are_wanted(tmp_path):
+    code, local, _ = work(tmp_path, [make(tmp_path, "a", "fails")], retries=0)
+    assert (code, list(local.failed)) == (1, ["a"])
+    assert len(starts(tmp_path, "a")) == 1
+
+
+def test_what_is_refused_is_not_tried_again(tmp_path):
+    code, local, _ = work(tmp_path, [make(tmp_path, "a", "refused")])
+    assert code == 1
+    assert local.failed == {"a": "fake: refused: it cannot work"}
+    log = (tmp_path / "a.log").read_text()
+    assert log.count("refused") == 1
+
+
+def test_a_run_that_somebody_interrupts_goes_on(tmp_path):
+    code, _, said = work(tmp_path, [make(tmp_path, "a", "interrupted")])
+    assert code == 0
+    assert len(starts(tmp_path, "a")) == 3
+    assert said.count("a: interrupted, goes on") == 2
+
+
+def test_but_not_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(local_runs, "INTERRUPTIONS", 1)
+    code, local, _ = work(tmp_path, [make(tmp_path, "a", "interrupted")])
+    assert code == 1
+    assert local.failed == {"a": "interrupted 2 times"}
+
+
+def test_a_program_that_cannot_be_started_is_a_failed_run(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    code, local, _ = work(tmp_path, [make(tmp_path, "a")])
+    assert code == 1
+    assert local.failed == {"a": "No such file or directory"}
+    assert standing.look(tmp_path / "a").state == standing.WAITING
+
+
+def test_runs_have_the_share_of_the_machine_that_their_slot_is(tmp_path):
+    core = max(os.sched_getaffinity(0))
+    slot = Slot(0, "", {"CUDA_VISIBLE_DEVICES": "3"}, (core,))
+    work(tmp_path, [make(tmp_path, "a")], [slot])
+    _, gpu, *cores = starts(tmp_path, "a")[0].split()
+    assert (gpu, cores) == ("3", [str(core)])
+
+
+def test_a_signal_stops_all_runs_and_starts_no_other(tmp_path):
+    words = ["a=waits", "b=waits", "c=done"]
+    with sweep(tmp_path, 2, *words) as process:
+        until(lambda: (tmp_path / "a" / "waits").exists())
+        until(lambda: (tmp_path / "b" / "waits").exists())
+        process.terminate()
+        out, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 75, out
+        states = [standing.look(tmp_path / x).state for x in "abc"]
+        assert states == ["interrupted", "interrupted", "waiting"]
+    with sweep(tmp_path, 2, *words) as process:
+        for name in "ab":
+            until(lambda name=name: len(starts(tmp_path, name)) == 2)
+            (tmp_path / name / "go").touch()
+        out, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, out
+        assert standing.look(tmp_path / "c").state == standing.DONE
+
+
+def test_a_second_sweep_of_the_folder_is_refused(tmp_path):
+    with sweep(tmp_path, 1, "a=waits") as process:
+        until(lambda: (tmp_path / "a" / "waits").exists())
+        with pytest.raises(ValueError, match="a sweep is going on") as found:
+            record.hold(tmp_path)
+        assert f"process {process.pid}" in str(found.value)
+
+
+def test_runs_outlive_a_killed_sweep_and_are_not_started_twice(tmp_path):
+    """Each keeps its place until it ends; then others take it."""
+    words = ["a=waits", "b=waits", "c=done"]
+    with sweep(tmp_path, 2, *words) as process:
+        until(lambda: (tmp_path / "a" / "waits").exists())
+        until(lambda: (tmp_path / "b" / "waits").exists())
+        process.kill()
+        process.wait()
+        assert standing.look(tmp_path / "a").state == standing.RUNNING
+        with sweep(tmp_path, 2, *reversed(words)) as second:
+            lines = [second.stdout.readline() for _ in range(2)]
+            assert lines == [
+                f"{x}: is going on already, left alone\n" for x in "ba"
+            ]
+            assert not starts(tmp_path, "c")
+            (tmp_path / "a" / "go").touch()
+            until(lambda: starts(tmp_path, "c"))
+            (tmp_path / "b" / "go").touch()
+            out, _ = second.communicate(timeout=PATIENCE)
+            assert second.returncode == 0, out
+            assert [len(starts(tmp_path, x)) for x in "abc"] == [1, 1, 1]
+
+
+def test_a_run_that_has_not_locked_its_logdir_yet_is_seen(tmp_path):
+    """From the instant that it is started its output is locked."""
+    run = make(tmp_path, "a")
+    from dreamer.sweeps import output
+
+    with output.open_locked(tmp_path / "a") as file:
+        sleeper = subprocess.Popen(["sleep", "600"], stdout=file)
+    try:
+        assert standing.look(tmp_path / "a").state == standing.RUNNING
+        assert output.open_locked(tmp_path / "a") is None
+        sleeper.kill()
+        sleeper.wait()
+        assert work(tmp_path, [run])[0] == 0
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+def test_a_run_on_another_machine_is_left_out(tmp_path):
+    logdir = tmp_path / "a"
+    logdir.mkdir()
+    status = fake_train.Status(logdir, 10, 0)
+    status._values["host"] = "elsewhere"
+    status.write("running")
+    code, local, said = work(tmp_path, [make(tmp_path, "a")])
+    assert (code, local.left) == (0, ["a"])
+    assert said == ["a: is going on on elsewhere, left alone"]
+    assert not starts(tmp_path, "a")

@@ -1,0 +1,59 @@
+"""Shares of a machine: GPUs and parts of them, or disjoint cores."""
+
+import pytest
+
+from dreamer.sweeps import slots
+from dreamer.sweeps.slots import find_gpus, make_slots
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    def choose(count):
+        monkeypatch.setattr(slots, "usable_cores", lambda: list(range(count)))
+
+    return choose
+
+
+@pytest.mark.parametrize(
+    ("count", "jobs", "expected"),
+    [
+        (8, None, [(0, 1), (2, 3), (4, 5), (6, 7)]),
+        (8, 2, [(0, 1, 2, 3), (4, 5, 6, 7)]),
+        (7, 3, [(0, 1), (2, 3), (4, 5, 6)]),
+        (1, None, [(0,)]),
+        (2, 2, [(0,), (1,)]),
+        (2, 3, [(0,), (0,), (1,)]),
+    ],
+)
+def test_cores_are_shared_out(cores, count, jobs, expected):
+    cores(count)
+    found = make_slots([], 1, jobs)
+    assert [slot.cores for slot in found] == expected
+    assert [slot.number for slot in found] == list(range(len(found)))
+
+
+def test_gpus_and_their_memory_are_shared_out():
+    found = make_slots(["0", "2"], 3, None)
+    assert [x.env["CUDA_VISIBLE_DEVICES"] for x in found] == list("020202")
+    assert {x.env["XLA_CLIENT_MEM_FRACTION"] for x in found} == {"0.300"}
+    assert not any(slot.cores for slot in found)
+    assert len(make_slots(["0", "2"], 3, 4)) == 4
+
+
+def test_more_runs_than_shares_are_refused():
+    with pytest.raises(ValueError, match="--jobs 5: expected at most 4"):
+        make_slots(["0", "1"], 2, 5)
+
+
+def test_gpus_are_those_that_a_run_would_see(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
+    assert find_gpus() == ["3", "5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert find_gpus() == []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_gpus() == []
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: A'; echo 'GPU 1: B'\n")
+    program.chmod(0o755)
+    assert find_gpus() == ["0", "1"]

@@ -1,0 +1,235 @@
+"""The array job: what is submitted, asked and requeued; and a real one."""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dreamer.options import ConfigError
+from dreamer.run import status
+from dreamer.sweeps import record, slurm
+from dreamer.sweeps.flags import parse
+from dreamer.sweeps.record import Entry, Job
+from tests.run.trained import programs_kept
+from tests.sweeps import cluster
+from tests.sweeps.fake_train import ROOT
+
+PATIENCE = 400  # seconds until the jobs of the real one are over
+
+
+def flags(*words) -> argparse.Namespace:
+    return parse(["--logdir", "x", "--launcher", "slurm", *words])[0]
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Programs of Slurm that do as the test says."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+    def make(name, text):
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+
+    return make
+
+
+def make_record(folder):
+    runs = {name: Entry([]) for name in ("a-0", "b-0", "c-0")}
+    return record.Record(folder, runs)
+
+
+def test_a_script_says_what_was_asked_for(tmp_path):
+    asked = flags(
+        *["--partition", "long", "--account", "lab", "--time", "1-00:00:00"],
+        *[
+            "--gres",
+            "gpu:a100:1",
+            "--cpus",
+            "8",
+            "--mem",
+            "32G",
+            "--concurrent",
+            "4",
+        ],
+        "--sbatch=--qos=high --exclude=n1",
+    )
+    folder = tmp_path / "my sweep"
+    text = slurm.script(folder, 3, ["a-0", "b-0"], asked)
+    for line in (
+        "--array=0-1%4",
+        "--job-name=sweep-my_sweep",
+        f'--output="{folder}/slurm-3_%a.out"',
+        "--open-mode=append",
+        "--signal=B:TERM@60",
+        "--requeue",
+        "--partition=long",
+        "--account=lab",
+        "--time=1-00:00:00",
+        "--gres=gpu:a100:1",
+        "--cpus-per-task=8",
+        "--mem=32G",
+        "--qos=high --exclude=n1",
+    ):
+        assert f"#SBATCH {line}\n" in text
+    assert "runs=(a-0 b-0)\n" in text
+    assert f"dreamer.sweep run '{folder}' ${{runs" in text
+    checked = subprocess.run(
+        ["bash", "-n"], input=text, text=True, check=False
+    )
+    assert checked.returncode == 0
+
+
+def test_what_is_not_asked_for_is_left_to_the_cluster(tmp_path):
+    text = slurm.script(tmp_path, 0, ["a-0"], flags())
+    words = re.findall(r"#SBATCH --([\w-]+)", text)
+    expected = ["job-name", "array", "output", "open-mode", "signal"]
+    assert words == [*expected, "requeue"]
+    assert "--array=0-0\n" in text
+
+
+def test_a_job_is_recorded(tmp_path, programs):
+    programs("sbatch", 'echo "17;cluster"')
+    found = make_record(tmp_path)
+    job, path = slurm.submit(found, ["b-0", "c-0"], flags())
+    assert (job, path.name) == ("17", "slurm-0.sh")
+    assert record.read(tmp_path).jobs == [Job("17", ["b-0", "c-0"])]
+    assert slurm.submit(found, ["a-0"], flags())[1].name == "slurm-1.sh"
+
+
+def test_a_refused_job_leaves_nothing(tmp_path, programs):
+    programs("sbatch", "echo 'sbatch: error: invalid partition' >&2; exit 1")
+    with pytest.raises(ConfigError, match="invalid partition"):
+        slurm.submit(make_record(tmp_path), ["a-0"], flags())
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]
+
+
+def test_the_queue_says_which_runs_are_still_to_come(tmp_path, programs):
+    found = make_record(tmp_path)
+    assert slurm.queued(found) == set()  # and asks nobody
+    found.jobs = [Job("7", ["a-0", "b-0"]), Job("71", ["c-0"])]
+    programs("squeue", "echo 7_1; echo 171_0; echo 9")
+    assert slurm.queued(found) == {"b-0"}
+
+
+def test_a_queue_that_does_not_answer_is_no_empty_one(tmp_path, programs):
+    found = make_record(tmp_path)
+    found.jobs = [Job("7", ["a-0"])]
+    programs("squeue", "echo 'cannot contact the controller' >&2; exit 1")
+    with pytest.raises(ConfigError, match="squeue: cannot contact"):
+        slurm.queued(found)
+
+
+# How the script of an element ends: exit code of the run, state of the
+# element, and whether it asks for another go.
+@pytest.mark.parametrize(
+    ("code", "state", "requeued"),
+    [
+        (0, "RUNNING", False),
+        (1, "RUNNING", False),
+        (75, "RUNNING", True),
+        (75, "COMPLETING", False),  # cancelled by a person
+    ],
+)
+def test_how_an_element_ends(tmp_path, programs, code, state, requeued):
+    programs("squeue", f"echo {state}")
+    programs("scontrol", f"echo $@ > {tmp_path}/told")
+    ended = subprocess.run(
+        ["bash", "-c", script_of(f"sh -c 'exit {code}'")],
+        env=os.environ | ELEMENT,
+        check=False,
+    )
+    assert ended.returncode == code
+    told = tmp_path / "told"
+    assert told.exists() == requeued
+    assert not requeued or told.read_text() == "requeue 5_1\n"
+
+
+@pytest.mark.parametrize("handler", ["exit 75", ""])
+def test_an_element_passes_the_signal_on(tmp_path, programs, handler):
+    """Also to a run so young that it does not know how to save."""
+    programs("squeue", "echo RUNNING")
+    programs("scontrol", f"echo $@ > {tmp_path}/told")
+    trap = f"trap '{handler}' TERM;" if handler else ""
+    inner = f"{trap} touch {tmp_path}/up; sleep 60 & wait; exit 0"
+    (tmp_path / "run.sh").write_text(inner)
+    process = subprocess.Popen(
+        ["bash", "-c", script_of(f"bash {tmp_path}/run.sh")],
+        env=os.environ | ELEMENT,
+    )
+    until(lambda: (tmp_path / "up").exists(), 30)
+    process.terminate()
+    assert process.wait(30) == (75 if handler else 143)
+    assert (tmp_path / "told").read_text() == "requeue 5_1\n"
+
+
+ELEMENT = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "1"}
+
+
+def script_of(command):
+    return slurm.SCRIPT.format(options="", names="a b", command=command)
+
+
+def until(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(bool(cluster.missing()), reason=cluster.missing() or "-")
+def test_a_real_slurm_requeues_what_it_kills(tmp_path):
+    """Two runs; one is told to stop, one is submitted twice; both finish."""
+    folder = tmp_path / "sweep"
+    names = ["gym_CartPole-v1-0", "gym_CartPole-v1-1"]
+    words = "--configs debug --task gym_CartPole-v1 --seeds 2"
+    words += " --run.steps 3000 --run.train_ratio 4 --launcher slurm"
+    with programs_kept(tmp_path / "cache"), cluster.slurm() as env:
+
+        def sweep(*arguments):
+            done = subprocess.run(
+                [sys.executable, "-m", "dreamer.sweep", *map(str, arguments)],
+                env={**env, "PYTHONPATH": str(ROOT)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        def counts():
+            return sweep("status", folder).splitlines()[-1]
+
+        def acts(name):
+            values = status.read(folder / name) or {}
+            return values.get("policy_steps", 0) > 50
+
+        assert "job 1, 2 runs" in sweep(*words.split(), "--logdir", folder)
+        again = sweep(*words.split(), "--logdir", folder)
+        assert again.endswith("Nothing to submit\n")
+        until(lambda: acts(names[0]), PATIENCE)
+        stop = ["scancel", "--signal=TERM", "--batch", "1_0"]
+        subprocess.run(stop, env=env, check=True)
+        until(lambda: "queued" in counts(), PATIENCE)
+        again = sweep(*words.split(), "--logdir", folder)
+        assert again.endswith("Nothing to submit\n")
+        until(lambda: counts() == "2 runs: 2 done", PATIENCE)
+    starts = [
+        (folder / name / "starts.jsonl").read_text().splitlines()
+        for name in names
+    ]
+    assert [len(lines) for lines in starts] == [2, 1]
+    for name in names:
+        frames = [
+            json.loads(line)["step"]
+            for line in (folder / name / "scores.jsonl").open()
+        ]
+        assert frames == sorted(set(frames))
+        assert len(frames) > 10

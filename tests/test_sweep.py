@@ -1,0 +1,231 @@
+"""The command: plans, refuses, starts runs, shows and becomes them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dreamer import sweep
+from dreamer.config import load
+from dreamer.run.status import Status
+from dreamer.sweeps import grid, output, record, standing
+from tests.refusals import files, outcome
+from tests.run.trained import programs_kept
+
+ROOT = Path(__file__).resolve().parent.parent
+DEBUG = ["--configs", "debug", "--task", "gym_CartPole-v1"]
+K8S = ["--launcher", "k8s", "--image", "lab/dreamer", "--pvc", "logs"]
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    """In place of real runs some that are done at once."""
+    module = "tests.sweeps.fake_train"
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(
+        grid.Run,
+        "command",
+        property(lambda run: [module, "done", run.config.logdir]),
+    )
+
+
+def refusal(folder, *words):
+    argv = ["--logdir", str(folder), *words]
+    return outcome("dreamer.sweep", sweep.main, argv, folder)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--run.step", "5"], "did you mean run.steps?"),
+        (["--job", "5"], "--job: unknown flag or setting; did you mean jobs?"),
+        (["--seed", "1,1"], "--seed: 1 is given twice"),
+        (["--seeds", "2", "--seed", "1"], "--seeds: expected without --seed"),
+        (["--seeds", "0"], "--seeds: 0: expected a whole number from 1"),
+        (["--agent.opt.lr", "1,-1"], "expected a finite number > 0"),
+        (["--configs", "size12"], "did you mean size12m?"),
+        (["--hours", "x"], "--hours"),
+        (["--launcher", "lsf"], "--launcher"),
+        (["--partition", "a"], "--partition: only with --launcher slurm"),
+        (["--concurrent", "2"], "only with --launcher slurm or k8s"),
+        (["--launcher", "k8s"], "--launcher k8s: expected --image IMAGE"),
+        ([*K8S, "--mem", "1 G"], "--mem: 1 G: expected letters, digits"),
+        (["--gpus", "0,1", "--jobs", "3"], "--jobs 3: expected at most 2"),
+        (["stray"], "expected --configs or --key value"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(tmp_path, words, message):
+    assert message in refusal(tmp_path, *words)
+
+
+def test_no_slurm_on_the_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    line = refusal(tmp_path, "--launcher", "slurm")
+    assert "no sbatch on the PATH" in line
+
+
+def test_folders_that_cannot_be_used(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    assert "is a file" in refusal(tmp_path, "--logdir", f"{tmp_path}/file/a")
+    (tmp_path / "config.yaml").write_text("")
+    assert "is the folder of a run" in refusal(tmp_path, *DEBUG)
+    assert "without { }" in refusal(tmp_path / "{timestamp}")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert f"{tmp_path} is not writable" in refusal(tmp_path / "a")
+
+
+def test_a_record_that_is_damaged(tmp_path):
+    (tmp_path / "sweep.json").write_text("{")
+    assert "sweep.json: is not as a sweep" in refusal(tmp_path, *DEBUG)
+
+
+def test_a_plan_alone_changes_nothing(tmp_path, capsys):
+    argv = ["--configs", "atari100k", "size12m", "--task", "all26"]
+    argv += ["--seeds", "5", "--hours", "2", "--logdir", f"{tmp_path}/a"]
+    assert sweep.main([*argv, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "130: 130 waiting; 130 to do" in out
+    assert "14,300,000 policy steps" in out
+    assert "about 260 hours of runs" in out
+    assert not files(tmp_path)
+
+
+def test_the_same_command_goes_on_and_another_adds_runs(
+    tmp_path, capsys, fakes
+):
+    argv = [*DEBUG, "--run.steps", "10", "--logdir", str(tmp_path)]
+    assert sweep.main([*argv, "--seeds", "2"]) == 0
+    assert sweep.main([*argv, "--seeds", "3"]) == 0
+    names = [f"gym_CartPole-v1-{seed}" for seed in range(3)]
+    assert list(record.read(tmp_path).runs) == names
+    for name in names:
+        assert len((tmp_path / name / "starts").read_text().split("\n")) == 2
+    out = capsys.readouterr().out
+    assert "3: 2 done, 1 waiting; 1 to do" in out
+    assert sweep.main(["status", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith("\n3 runs: 3 done\n")
+
+
+def test_a_second_sweep_of_the_folder_is_refused(tmp_path, capsys):
+    with record.hold(tmp_path):
+        before = files(tmp_path)
+        assert sweep.main([*DEBUG, "--logdir", str(tmp_path)]) == 2
+        assert files(tmp_path) == before
+    assert "a sweep is going on here already" in capsys.readouterr().err
+
+
+def test_other_settings_are_refused(tmp_path, fakes):
+    assert (
+        sweep.main([*DEBUG, "--run.steps", "10", "--logdir", str(tmp_path)])
+        == 0
+    )
+    line = refusal(tmp_path, *DEBUG, "--batch_size", "7")
+    assert "batch_size=7 (there 4)" in line
+
+
+def test_a_manifest_leaves_out_what_is_done_or_going_on(tmp_path, capsys):
+    for seed, state in ((0, "done"), (1, "running")):
+        logdir = tmp_path / f"gym_CartPole-v1-{seed}"
+        logdir.mkdir()
+        Status(logdir, 300, 300).write(state)
+    argv = [*DEBUG, *K8S, "--seeds", "3", "--logdir", str(tmp_path)]
+    with output.open_locked(logdir):
+        assert sweep.main(argv) == 0
+    text = (tmp_path / "k8s.yaml").read_text()
+    assert "completions: 1\n" in text
+    assert "gym_CartPole-v1-2" in text
+    assert "kubectl apply -f" in capsys.readouterr().out
+
+
+def test_status_says_why_runs_failed(tmp_path, capsys):
+    found = record.Record(tmp_path)
+    found.runs = {name: record.Entry([]) for name in ("a-0", "b-0", "c-0")}
+    found.write()
+    (tmp_path / "a-0").mkdir()
+    Status(tmp_path / "a-0", 100, 0).write("failed", "out of memory")
+    (tmp_path / "b-0.log").write_text("dreamer.train: refused\n")
+    assert sweep.main(["status", str(tmp_path)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[1].endswith("out of memory")
+    assert out[2].endswith("dreamer.train: refused")
+    assert out[3].split()[:2] == ["c-0", "waiting"]
+    assert out[4] == "3 runs: 2 failed, 1 waiting"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["status"], "status: expected the folder"),
+        (["status", "{}/none"], "holds no sweep, expected sweep.json"),
+        (["run", "{}"], "run: expected the folder of a sweep and a run"),
+        (["run", "{}", "gym_CartPole-v1-9"], "did you mean gym_CartPole-v1-0"),
+    ],
+)
+def test_the_other_commands_refuse_in_one_line(tmp_path, words, message):
+    found = record.Record(tmp_path, {"gym_CartPole-v1-0": record.Entry([])})
+    found.write()
+    argv = [word.format(tmp_path) for word in words]
+    line = outcome("dreamer.sweep", sweep.main, argv, tmp_path)
+    assert message in line
+
+
+def become(folder, name):
+    """`run` in a process of its own; with the command of a fake run."""
+    code = (
+        "import sys; from dreamer import sweep; from dreamer.sweeps import"
+        " grid; grid.Run.command = property(lambda run:"
+        " ['tests.sweeps.fake_train', 'waits', run.config.logdir]);"
+        " sys.exit(sweep.main(sys.argv[1:]))"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "run", str(folder), name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def test_run_becomes_the_run_once(tmp_path):
+    """With its process number, so that signals reach it, and exit code."""
+    name = "gym_CartPole-v1-0"
+    arguments = [*DEBUG, "--run.steps", "10"]
+    found = record.Record(tmp_path, {name: record.Entry(arguments)})
+    found.write()
+    process = become(tmp_path, name)
+    try:
+        assert process.stdout.readline().startswith(f"{name}: prints to ")
+        twin = become(tmp_path, name)
+        assert "is going on already" in twin.communicate()[0]
+        assert twin.returncode == 75
+        while not (tmp_path / name / "waits").exists():
+            assert process.poll() is None
+        (line,) = (tmp_path / name / "starts").read_text().splitlines()
+        assert int(line.split()[0]) == process.pid
+        process.terminate()
+        assert process.wait() == 75
+    finally:
+        process.kill()
+        process.communicate()
+    Status(tmp_path / name, 10, 10).write("done")
+    done = become(tmp_path, name)
+    assert "is done" in done.communicate()[0]
+    assert done.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_real_run(tmp_path, monkeypatch):
+    """Its settings are those of the command, and it is started once."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    argv = [*DEBUG, "--run.steps", "120", "--seed", "3"]
+    with programs_kept(tmp_path / "cache"):
+        assert sweep.main([*argv, "--logdir", str(tmp_path)]) == 0
+    logdir = tmp_path / "gym_CartPole-v1-3"
+    assert "Done: " in output.path_of(logdir).read_text()
+    assert len((logdir / "starts.jsonl").read_text().splitlines()) == 1
+    assert (logdir / "scores.jsonl").stat().st_size
+    config = load(["--configs", str(logdir / "config.yaml")])
+    assert (config.run.steps, config.seed) == (120, 3)
+    assert standing.look(logdir, 120).state == standing.DONE
