@@ -5,80 +5,144 @@ Read first: bench.py, which says what is measured.
 
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
+import gymnasium
 import numpy as np
-from ale_py import ALEInterface, LoggerMode, roms
 from bench_agent import agent_for
+from bench_cores import env_rates, plain_emulator_rate
 from bench_table import Clock, Rows, copy_rate, row
+from gymnasium import spaces
 
 from dreamer.agent.agent import Agent
 from dreamer.config import Config, ConfigError
-from dreamer.envs.games import rom_name
-from dreamer.envs.vector import make_envs
+from dreamer.envs.vector import Envs
 from dreamer.replay import Positions, Replay
 from dreamer.run.checkpoint import Checkpoints
 from dreamer.run.driver import replay_fields
+from dreamer.train_ratio import schedule
+
+UPDATES_MS = (20, 50, 100, 400)  # from small models on fast GPUs to large
 
 
-def plain_emulator_rate(game: str, repeat: int, steps: int) -> float:
-    """Policy steps per second of the bare emulator, nothing resized."""
-    ALEInterface.setLoggerMode(LoggerMode.Error)
-    ale = ALEInterface()
-    ale.setFloat("repeat_action_probability", 0.0)
-    ale.loadROM(roms.get_rom_path(rom_name(game)))
-    actions = ale.getMinimalActionSet()
-    rng = np.random.default_rng(0)
-    screen = np.empty((*ale.getScreenDims(), 3), np.uint8)
-    start = time.perf_counter()
-    for _ in range(steps):
-        action = actions[rng.integers(len(actions))]
-        for _ in range(repeat):
-            ale.act(action)
-        ale.getScreenRGB(screen)
-        if ale.game_over():
-            ale.reset_game()
-    return steps / (time.perf_counter() - start)
+def bench_env(
+    config: Config, dtype: np.dtype, update_ms: float | None = None
+) -> Rows:
+    """Steps per second against cores, and how many cores updates need.
 
-
-def bench_env(config: Config, _: np.dtype) -> Rows:
-    """Steps per second of the Atari environment beside the emulator alone."""
+    Args:
+      config: Of an Atari game; `run.envs` is among the numbers measured.
+      dtype: Of the latents that are stored with a step.
+      update_ms: Of one update on this machine, if it is known.
+    """
     if config.suite == "gym":
         raise ConfigError(f"task={config.task}: env measures Atari games only")
-    steps, rows = 3000, []
-    plain = plain_emulator_rate(config.task_name, config.action_repeat, steps)
-    rows.append(
-        row("plain emulator loop, steps/s", f"{plain:,.0f}", config.task)
-    )
-    for count in sorted({1, config.run.envs, 4}):
-        run = replace(config.run, envs=count)
-        envs = make_envs(replace(config, run=run))
-        envs.reset()
-        rng = np.random.default_rng(0)
-        actions = rng.integers(0, envs.action_space.classes, (steps, count))
-        start = time.perf_counter()
-        for action in actions:
-            envs.step(action)
-        rate = steps * count / (time.perf_counter() - start)
-        envs.close()
-        rows.append(
-            row(
-                f"{count} environments, steps/s",
-                f"{rate:,.0f}",
-                f"{rate / plain:.0%} of the plain loop",
+    plain = plain_emulator_rate(config.task_name, config.action_repeat, 3000)
+    line = row("plain emulator loop, steps/s", f"{plain:,.0f}", config.task)
+    rows, costs = [line], {}
+    for envs in sorted({1, 2, 4, 8, 16, 32, config.run.envs}):
+        for cores, (rates, cost) in env_rates(config, envs).items():
+            low, rate, high = np.percentile(rates, [10, 50, 90])
+            each = rate / cores
+            costs[envs] = cost  # that of all cores stays
+            line = row(
+                f"environments {envs}, cores {cores}, steps/s",
+                f"{rate:,.0f} ({low:,.0f}..{high:,.0f})",
+                f"{each:,.0f} per core, {each / plain:.0%} of the plain loop;"
+                f" {cost * 1e3:.2f} ms of a core per step",
                 rate=rate,
+                cost=cost,
             )
+            rows.append(line)
+    envs = max(config.run.envs, 16)
+    stepping, storing = main_thread(config, dtype, envs)
+    line = row(
+        f"main thread, environments {envs}, us/step",
+        f"{stepping * 1e6:.0f} + {storing * 1e6:.0f}",
+        "stepping + storing; acting is in `policy`",
+        stepping=stepping,
+        storing=storing,
+    )
+    needs = update_needs(config, costs[envs], stepping + storing, update_ms)
+    return [*rows, line, *needs]
+
+
+def update_needs(
+    config: Config, cost: float, main: float, update_ms: float | None
+) -> Rows:
+    """The arithmetic: policy steps per second that updates ask for.
+
+    Args:
+      config: Its batch and train_ratio say how many steps an update takes.
+      cost: Seconds of a core that a step takes.
+      main: Seconds that the main thread takes for a step.
+      update_ms: Measured, to be shown beside usual ones.
+    """
+    each = float(schedule(config).updates_per_step)
+    if not each:
+        return []
+    ratio = f"{config.batch_steps:,} / {config.run.train_ratio:g}"
+    rows = [row("policy steps per update", f"{1 / each:g}", ratio)]
+    for ms in sorted({*UPDATES_MS, *([update_ms] if update_ms else [])}):
+        rate = 1e3 / ms / each
+        line = row(
+            f"  updates of {ms:.3g} ms need, steps/s",
+            f"{rate:,.0f}",
+            f"{rate * cost:.2g} busy cores, {rate * main:.1%} of one in the"
+            " main thread",
+            update_ms=ms,
+            cores=rate * cost,
         )
+        rows.append(line)
     return rows
 
 
-def empty_replay(agent: Agent, config: Config, capacity: int) -> Replay:
-    """Of one environment."""
+def main_thread(
+    config: Config, dtype: np.dtype, count: int
+) -> tuple[float, float]:
+    """Its seconds for a policy step: stepping `count` workers, and storing.
+
+    The workers do nothing, so that they do not wait for one another.
+    """
+    agent, steps = agent_for(config, dtype), 1000
+    image = agent.obs_spaces["image"].shape
+
+    class Still(gymnasium.Env):  # in here, it is sent without this module
+        observation_space = spaces.Dict(image=spaces.Box(0, 255, image, "u1"))
+        action_space = spaces.Discrete(6)
+
+        def reset(self, **_: object) -> tuple[dict, dict]:
+            return {"image": np.zeros(image, np.uint8)}, {}
+
+        def step(self, _: int) -> tuple[dict, float, bool, bool, dict]:
+            return *self.reset()[:1], 0.0, False, False, {}
+
+    envs = Envs([Still] * count, 0)
+    try:
+        envs.reset()
+        start = time.thread_time()
+        for _ in range(steps):
+            envs.step(np.zeros(count, int))
+        stepping = time.thread_time() - start
+    finally:
+        envs.close()
+    replay = empty_replay(agent, config, steps * count, count)
+    step = random_step(agent, count)
+    start = time.thread_time()
+    for _ in range(steps):
+        replay.add(step)
+    storing = time.thread_time() - start
+    return stepping / steps / count, storing / steps / count
+
+
+def empty_replay(
+    agent: Agent, config: Config, capacity: int, envs: int = 1
+) -> Replay:
+    """Of some environments."""
     return Replay(
         replay_fields(agent.obs_spaces, agent.action_space),
         agent.latents,
-        envs=1,
+        envs=envs,
         capacity=capacity,
         context=config.replay_context,
         length=config.batch_length,
@@ -86,12 +150,12 @@ def empty_replay(agent: Agent, config: Config, capacity: int) -> Replay:
     )
 
 
-def random_step(agent: Agent) -> dict[str, np.ndarray]:
-    """One step of one environment, for a replay."""
+def random_step(agent: Agent, envs: int = 1) -> dict[str, np.ndarray]:
+    """One step of each environment, for a replay."""
     rng = np.random.default_rng(0)
     spec = replay_fields(agent.obs_spaces, agent.action_space)
     return {
-        name: rng.integers(0, 2, (1, *shape)).astype(kind)
+        name: rng.integers(0, 2, (envs, *shape)).astype(kind)
         for name, (shape, kind) in (spec | agent.latents).items()
     }
 

@@ -1,0 +1,192 @@
+"""Keeps the small files of finished runs, and draws them from those alone.
+
+Of each run: scores.jsonl as it is, config.yaml without the place of the run,
+the files of its evaluations, and versions.json, which says what it was trained
+with and on, but not where. Read first: reproduce.py.
+"""
+
+import contextlib
+import io
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import proof_figures
+from prove import PROOFS
+
+from dreamer import plot
+from dreamer.config import Config, load, to_yaml
+from dreamer.run import status
+from dreamer.scores.files import read_evaluation
+
+CONFIG, SCORES, VERSIONS = "config.yaml", "scores.jsonl", "versions.json"
+STARTS = "starts.jsonl"
+# Of a start: no paths, hosts or jobs, which are nobody's business.
+FIELDS = (
+    "time",
+    "policy_steps",
+    "dreamer_version",
+    "git_revision",
+    "git_uncommitted_changes",
+    "python_version",
+    "operating_system",
+    "cpu",
+    "cpu_cores",
+    "cpu_cores_usable",
+    "ram_gib",
+    "jax_backend",
+    "devices",
+    "device_runtime",
+    "nvidia_driver",
+    "package_versions",
+)
+
+
+def runs(folder: Path) -> list[Path]:
+    """Folders of runs right below a folder, by name."""
+    return sorted(x.parent for x in folder.glob(f"*/{CONFIG}"))
+
+
+def unfinished(run: Path) -> str:
+    """What keeps a run from being finished, '' if nothing does."""
+    told = status.read(run) or {"state": "unfinished"}
+    newest, steps = _newest(run), settings(run).run.steps
+    if told["state"] == "done" or newest >= steps:
+        return ""
+    return f"{told['state']}, saved at policy step {newest:,} of {steps:,}"
+
+
+def is_evaluated(run: Path) -> bool:
+    """Whether the newest checkpoint's agent has played."""
+    newest = _newest(run)
+    return any(
+        x.checkpoint >= newest for x in map(read_evaluation, _evals(run))
+    )
+
+
+def _evals(run: Path) -> list[Path]:
+    return sorted(run.glob("eval*.json"))
+
+
+def _newest(run: Path) -> int:
+    """Policy steps of the newest checkpoint, 0 if there is none."""
+    names = [x.name for x in run.glob("ckpt/*") if x.name.isdecimal()]
+    return max(map(int, names), default=0)
+
+
+def settings(run: Path) -> Config:
+    """Of a run.
+
+    Raises:
+      ValueError: they are not in order.
+    """
+    return load(["--configs", str(run / CONFIG)])
+
+
+def keep(run: Path, target: Path, benchmark: str) -> bool:
+    """Copies what is small and matters; whether anything of it was new.
+
+    Args:
+      run: A finished run.
+      target: Where its files go; files that are the same stay untouched.
+      benchmark: Which the run must be of.
+
+    Raises:
+      ValueError: it is of another, or `target` is of other settings.
+      OSError: something cannot be read or written.
+    """
+    config = replace(settings(run), logdir=Config().logdir)
+    proofs = {x.task for x in PROOFS.values()}
+    belongs = (
+        config.task in proofs
+        if benchmark == "proof"
+        else (config.suite == "atari100k")
+    )
+    if not belongs:
+        raise ValueError(f"{run}: task={config.task} is not of {benchmark}")
+    if (target / CONFIG).exists() and replace(
+        settings(target), logdir=config.logdir
+    ) != config:
+        raise ValueError(
+            f"{target}: holds a run of other settings than {run}; --results"
+            " takes another folder"
+        )
+    text = f"# All settings of one run: --configs {CONFIG}\n{to_yaml(config)}"
+    starts = json.dumps(versions(run / STARTS), indent=1) + "\n"
+    files = {
+        CONFIG: text.encode(),
+        SCORES: (run / SCORES).read_bytes(),
+        VERSIONS: starts.encode(),
+        **{x.name: x.read_bytes() for x in _evals(run)},
+    }
+    target.mkdir(parents=True, exist_ok=True)
+    old = {x.name: x.read_bytes() for x in target.iterdir() if x.is_file()}
+    for name in old.keys() - files.keys():
+        (target / name).unlink()  # evaluations of an earlier run
+    for name, content in files.items():
+        if old.get(name) != content:
+            (target / name).write_bytes(content)
+    return old != files
+
+
+def versions(path: Path) -> list[dict[str, Any]]:
+    """What each start of a run was made with; later ones, what changed.
+
+    Raises:
+      ValueError: a line is no record of a start.
+    """
+    found: list[dict[str, Any]] = []
+    last: Mapping[str, Any] = {}
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            start = json.loads(line)
+            start = {key: start[key] for key in FIELDS if key in start}
+        except (ValueError, TypeError):
+            raise ValueError(f"{path}: expected one start a line") from None
+        always = ("time", "policy_steps")
+        changed = {
+            key: value
+            for key, value in start.items()
+            if key in always or key not in last or last[key] != value
+        }
+        found.append(changed)
+        last = start
+    return found
+
+
+def draw_atari(results: Path) -> Iterator[str]:
+    """Curves, averages and tables by dreamer.plot; lines for a person.
+
+    Raises:
+      SystemExit: something is not as it should be, in a line already said.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            plot.main([str(results), "--out", folder])
+        place = f"{results.resolve()}/"
+        for line in said.getvalue().splitlines():
+            if not line.startswith("Written: "):
+                yield line.replace(place, "")
+        for path in sorted(Path(folder).iterdir()):
+            content = path.read_bytes()
+            if path.suffix == ".md":  # names runs by where they are
+                content = content.replace(place.encode(), b"")
+            if path.suffix != ".svg":  # large, and shows the same
+                (results / path.name).write_bytes(content)
+                yield f"Written: {results / path.name}"
+
+
+def draw_proof(results: Path) -> Iterator[str]:
+    """Learning curves of the small tasks, and a table of their scores."""
+    found = proof_figures.read(results)
+    for name, content in (
+        ("proof.md", proof_figures.to_markdown(found).encode()),
+        ("proof.csv", proof_figures.to_csv(found).encode()),
+        ("proof-curves.png", proof_figures.learning_curves(found)),
+    ):
+        (results / name).write_bytes(content)
+        yield f"Written: {results / name}"

@@ -1,0 +1,182 @@
+"""Scores on the small tasks as a table and as learning curves.
+
+From the files that collect.py keeps. Read first: prove.py, whose tasks and
+verdict these are.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from prove import PROOFS, SOLVED, Result
+
+from dreamer.config import load
+from dreamer.scores.figures import GREY, LINES, SETTINGS, STYLES, shape
+from dreamer.scores.files import read_evaluation, read_lines
+
+BINS = 40  # points of a curve
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run of a small task.
+
+    Attributes:
+      result: Of its evaluation.
+      episodes: Of its evaluation.
+      steps: (training episodes,) float, when one ended.
+      scores: (training episodes,) float.
+    """
+
+    result: Result
+    episodes: int
+    steps: np.ndarray
+    scores: np.ndarray
+
+
+def read(folder: Path) -> dict[str, list[Trained]]:
+    """Runs right below a folder, by task, in the order of seeds.
+
+    Raises:
+      ValueError: A run is of no such task, or a file is damaged.
+    """
+    names = {proof.task: name for name, proof in PROOFS.items()}
+    found: dict[str, list[Trained]] = {name: [] for name in PROOFS}
+    for path in sorted(folder.glob("*/config.yaml")):
+        config = load(["--configs", str(path)])
+        played = [read_evaluation(x) for x in path.parent.glob("eval*.json")]
+        if config.task not in names or not played:
+            raise ValueError(f"{path.parent}: no evaluation of a small task")
+        newest = max(played, key=lambda x: x.checkpoint)
+        low, high = newest.about.get("ci95") or (float("nan"),) * 2
+        mean, name = newest.scores.mean(), names[config.task]
+        result = Result(name, config.seed, mean, low, high, float("nan"))
+        steps, scores, _ = read_lines(path.parent / "scores.jsonl")
+        run = Trained(result, len(newest.scores), steps, scores)
+        found[name].append(run)
+    for trained in found.values():
+        trained.sort(key=lambda x: x.result.seed)
+    return {name: trained for name, trained in found.items() if trained}
+
+
+def to_csv(found: Mapping[str, Sequence[Trained]]) -> str:
+    """One row per run, unrounded."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    heads = "task", "needs", "seed", "random", "score", "low", "high"
+    table.writerow([*heads, "best", "way", "solved", "episodes"])
+    for name, trained in found.items():
+        proof = PROOFS[name]
+        for run in trained:
+            x = run.result
+            numbers = proof.random, x.score, x.low, x.high, proof.best, x.way
+            row = [f"{number:.8g}" for number in numbers]
+            end = [*row, x.solved, run.episodes]
+            table.writerow([name, proof.needs, x.seed, *end])
+    return text.getvalue()
+
+
+def to_markdown(found: Mapping[str, Sequence[Trained]]) -> str:
+    """One row per task, and how the numbers came about."""
+    lines = [
+        "| task | needs | seeds | random | score, mean over seeds | lowest and"
+        " highest seed | best | of the way | solved |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, trained in found.items():
+        proof, results = PROOFS[name], [x.result for x in trained]
+        scores = [x.score for x in results]
+        way = np.mean([x.way for x in results])
+        solved = sum(x.solved for x in results)
+        lines.append(
+            f"| {proof.task.removeprefix('gym_')} | {proof.needs} |"
+            f" {len(results)} | {proof.random:.4g} | {np.mean(scores):.4g} |"
+            f" {min(scores):.4g}, {max(scores):.4g} | {proof.best:.4g} |"
+            f" {way:.0%} | {solved} of {len(results)} |"
+        )
+    counts = {x.episodes for trained in found.values() for x in trained}
+    episodes = " or ".join(map(str, sorted(counts)))
+    lines += [
+        "",
+        f"A seed's score is the mean over {episodes} evaluation episodes"
+        " after the last step of training, actions sampled. The way is 0% at"
+        " the score of random actions and 100% at the best; a seed with"
+        f" {SOLVED:.0%} of it counts as solved. Every run is in `proof.csv`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def learning_curves(found: Mapping[str, Sequence[Trained]]) -> bytes:
+    """One panel per task, one line per seed, as a PNG."""
+    with matplotlib.rc_context(SETTINGS):
+        columns, lines = shape(len(found))
+        size = max(3.3 * columns, 6.6), 2.5 * lines + 0.5
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(lines, columns, squeeze=False).flat
+        for panel in panels[len(found) :]:
+            panel.set_axis_off()
+        for panel, (name, trained) in zip(panels, found.items(), strict=False):
+            _panel(panel, name, trained)
+        figure.suptitle(
+            f"Training episodes, means over {1 / BINS:.1%} of the steps, one"
+            " line for each seed;\ndots: evaluation after the last step",
+            x=0.01,
+            ha="left",
+            fontsize=10,
+        )
+        figure.supxlabel("policy steps", fontsize=9)
+        figure.supylabel("score of an episode", fontsize=9)
+        file = io.BytesIO()
+        figure.savefig(file, dpi=150, metadata={"Software": None})
+    return file.getvalue()
+
+
+def _panel(panel: Axes, name: str, trained: Sequence[Trained]) -> None:
+    proof = PROOFS[name]
+    right = max(run.steps[-1] for run in trained)
+    for run, style in zip(trained, _styles(len(trained)), strict=True):
+        steps, means = _binned(run.steps, run.scores, right)
+        panel.plot(steps, means, **style)
+        dot = dict(color=style["color"], clip_on=False, zorder=4)
+        panel.plot([right], [run.result.score], "o", markersize=5, **dot)
+    for score, word in ((proof.best, "best"), (proof.random, "random")):
+        panel.axhline(score, **LINES["random"])
+        panel.annotate(
+            f"{word} {score:.4g}",
+            (0, score),
+            xytext=(3, 2),
+            textcoords="offset points",
+            color=GREY,
+            zorder=5,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+        )
+    panel.set_title(f"{name.title()}: {proof.needs}", loc="left")
+    panel.set_xlim(0, right)
+    panel.margins(y=0.12)
+    panel.locator_params(axis="both", nbins=5)
+
+
+def _styles(count: int) -> list[dict]:
+    """As many as there are seeds, in turns."""
+    looks = [STYLES[i % len(STYLES)] for i in range(count)]
+    return [
+        dict(color=x.color, linestyle=x.line, linewidth=1.3) for x in looks
+    ]
+
+
+def _binned(
+    steps: np.ndarray, scores: np.ndarray, right: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Middles of bins that hold episodes, and the mean of each."""
+    edges = np.linspace(0, right, BINS + 1)
+    counts, _ = np.histogram(steps, edges)
+    sums, _ = np.histogram(steps, edges, weights=scores)
+    held = counts > 0
+    return ((edges[1:] + edges[:-1]) / 2)[held], sums[held] / counts[held]

@@ -1,0 +1,232 @@
+"""Trains, evaluates, and keeps what came of it: `scripts/reproduce`.
+
+A thin layer: `dreamer.sweep` and `prove.py` train, `dreamer.evaluate` plays,
+`collect.py` (read it next) keeps the small files and draws them.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import collect  # noqa: E402
+from prove import PROOFS  # noqa: E402
+
+from dreamer.command import Parser  # noqa: E402
+from dreamer.envs.games import ALIASES, GAMES  # noqa: E402
+from dreamer.options import did_you_mean, one_line, shown  # noqa: E402
+from dreamer.sweeps.grid import SUITES  # noqa: E402
+
+PROOF = "proof"
+BENCHMARKS = ("atari100k", "atari100k_paper", PROOF)
+DESCRIPTION = """\
+Makes results again, or some of them:
+
+    scripts/reproduce atari100k --games pong,boxing --seeds 3
+    scripts/reproduce atari100k --games all26 --seeds 5 --launcher slurm
+    scripts/reproduce proof --seeds 3
+
+Trains what is not finished yet, by `python -m dreamer.sweep`, which takes all
+other flags, or for proof by scripts/prove.py; plays 100 episodes with every
+agent that has not played yet; keeps scores, settings, evaluation and versions
+of each finished run in RESULTS/BENCHMARK-SIZE/RUN; and draws plots and tables
+again from what is kept there. The same command again goes on where it was.
+"""
+FAILED, REFUSED, INTERRUPTED = 1, 2, 75  # exit codes, beside 0
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line and returns the exit code."""
+    try:
+        flags, more = parse(argv)
+        logdir, results = folders(flags)
+        code = 0 if flags.collect else train(flags, more, logdir)
+        if code not in (0, FAILED):
+            return code
+        if not flags.collect and flags.benchmark != PROOF:
+            code = max(code, evaluate(logdir, flags.episodes))
+            if code == INTERRUPTED:
+                return code
+        kept = keep(flags.benchmark, logdir, results)
+        if not kept and flags.collect:
+            raise ValueError(f"{logdir}: holds no run that is finished")
+        print(f"Runs in {results}: {kept}", flush=True)
+        if kept:
+            draw(flags.benchmark, results)
+        return code
+    except OSError as error:
+        reason = f"{error.filename or '?'}: {error.strerror or error}"
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+    print(f"reproduce: {one_line(reason)}", file=sys.stderr)
+    return REFUSED
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Flags of this program, and those that are passed on.
+
+    Raises:
+      ValueError: something is not as it should be.
+    """
+    parser = Parser("", DESCRIPTION)
+    parser.prog = "scripts/reproduce"
+    add = parser.add_argument
+    add("benchmark", choices=BENCHMARKS)
+    about = "with commas; all26 (default), or all small tasks for proof"
+    add("--games", metavar="NAMES", help=about)
+    add("--seeds", metavar="N", type=_count, default=1, help="default: 1")
+    about = "presets for the size of the model (default: size12m)"
+    add("--configs", metavar="NAME", nargs="+", help=about)
+    about = "where runs are (default: ~/logdir/reproduce/BENCHMARK-SIZE)"
+    add("--logdir", metavar="DIR", type=Path, help=about)
+    about = "where results are kept (default: results)"
+    add("--results", metavar="DIR", type=Path, help=about)
+    about = "to play with a trained agent (default: 100)"
+    add("--episodes", metavar="N", type=_count, default=100, help=about)
+    about = "start nothing: keep what is finished, and draw"
+    add("--collect", action="store_true", help=about)
+    flags, more = parser.parse_known_args(argv)
+    flags.games = _games(flags.benchmark, flags.games)
+    if flags.benchmark == PROOF and flags.configs:
+        raise ValueError("--configs: expected none, proof has one setting")
+    if flags.collect and more:
+        raise ValueError(f"{shown(more[0])}: expected no such flag")
+    return flags, more
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,5}", text):
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)}: expected a whole number from 1 to 999999"
+        )
+    return int(text)
+
+
+def _games(benchmark: str, text: str | None) -> list[str]:
+    """The games of a benchmark that were named, or all of them."""
+    if benchmark == PROOF:
+        known, names = list(PROOFS), {}
+    else:
+        known, names = list(SUITES["all26"]()), ALIASES
+        if text == "all26":
+            text = None
+    if text is None:
+        return known
+    games = [names.get(word, word) for word in text.split(",")]
+    for game in games:
+        if game not in (known if benchmark == PROOF else GAMES):
+            hint = did_you_mean(game, known) or f"; {', '.join(known)}"
+            raise ValueError(f"--games {shown(game)}: no such game{hint}")
+        if games.count(game) > 1:
+            raise ValueError(f"--games {game}: given twice")
+    return games
+
+
+def folders(flags: argparse.Namespace) -> tuple[Path, Path]:
+    """Of the runs, and of what is kept of them."""
+    parts = [flags.benchmark]
+    if flags.benchmark != PROOF:
+        flags.configs = flags.configs or ["size12m"]
+        parts += [re.sub(r"[^\w.]", "_", Path(x).stem) for x in flags.configs]
+    name = "-".join(parts)
+    logdir = flags.logdir or Path("~/logdir/reproduce") / name
+    results = (flags.results or ROOT / "results") / name
+    return logdir.expanduser().absolute(), results.expanduser().absolute()
+
+
+def train(flags: argparse.Namespace, more: list[str], logdir: Path) -> int:
+    """Trains what is not finished; the exit code of what does it."""
+    common = ["--seeds", str(flags.seeds), "--logdir", str(logdir)]
+    if flags.benchmark == PROOF:
+        script = str(ROOT / "scripts" / "prove.py")
+        return run([script, *flags.games, *common, *more])
+    tasks = ",".join(f"atari100k_{game}" for game in flags.games)
+    configs = ["--configs", flags.benchmark, *flags.configs]
+    command = ["dreamer.sweep", *configs, "--task", tasks, *common, *more]
+    return run(["-m", *command])
+
+
+def evaluate(logdir: Path, episodes: int) -> int:
+    """Plays with agents that are trained and have not played yet."""
+    code = 0
+    for folder in collect.runs(logdir):
+        if collect.unfinished(folder) or collect.is_evaluated(folder):
+            continue
+        print(f"{folder.name}: playing {episodes} episodes", flush=True)
+        command = ["-m", "dreamer.evaluate", "--logdir", str(folder)]
+        log = folder.with_name(f"{folder.name}.log")
+        ended = run([*command, "--episodes", str(episodes)], log)
+        if ended not in (0, FAILED, REFUSED):
+            return INTERRUPTED
+        if ended:
+            print(f"{folder.name}: dreamer.evaluate failed: {log} says why")
+            code = FAILED
+    return code
+
+
+def run(arguments: Sequence[str], log: Path | None = None) -> int:
+    """A program of the project; its exit code, 75 if a signal ended it.
+
+    SIGTERM is handed on. Ctrl-C comes to both from the terminal, and it is
+    the other program that decides what becomes of it.
+    """
+    stopped, process = False, None
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        if process is not None and number == signal.SIGTERM:
+            process.terminate()
+
+    env = dict(os.environ, PYTHONPATH=str(ROOT))
+    before = {x: signal.signal(x, stop) for x in STOPS}
+    try:
+        with log.open("ab") if log else contextlib.nullcontext() as file:
+            process = subprocess.Popen(
+                [sys.executable, *arguments], env=env, stdout=file, stderr=file
+            )
+            if stopped:  # before there was a process to tell
+                process.terminate()
+            code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return INTERRUPTED if stopped or code < 0 else code
+
+
+def keep(benchmark: str, logdir: Path, results: Path) -> int:
+    """Keeps what is finished; the number of runs that are kept now.
+
+    Raises:
+      ValueError: a run does not belong there.
+    """
+    for folder in collect.runs(logdir):
+        name = folder.name
+        if reason := collect.unfinished(folder):
+            print(f"{name}: left out, {reason}")
+        elif not collect.is_evaluated(folder):
+            print(f"{name}: left out, its agent has not played")
+        elif collect.keep(folder, results / name, benchmark):
+            print(f"{name}: kept")
+    return len(collect.runs(results))
+
+
+def draw(benchmark: str, results: Path) -> None:
+    """Tables and figures of what is kept."""
+    draw = collect.draw_proof if benchmark == PROOF else collect.draw_atari
+    for line in draw(results):
+        print(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
