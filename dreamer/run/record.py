@@ -71,7 +71,10 @@ def describe_start(policy_steps: int) -> dict[str, Any]:
         "command": lambda: shlex.join(sys.orig_argv),  # with python -m
         "working_directory": os.getcwd,
         "dreamer_version": lambda: dreamer.__version__,
-        "git_revision": lambda: _git("rev-parse", "HEAD"),
+        # An image has no checkout; its build may tell.
+        "git_revision": lambda: (
+            os.environ.get("DREAMER_REVISION") or _git("rev-parse", "HEAD")
+        ),
         "git_uncommitted_changes": lambda: bool(
             _git("status", "--porcelain", "--untracked-files=no")
         ),

@@ -23,6 +23,7 @@ from dreamer.sweeps.local import INTERRUPTED, REFUSED, RETRIES
 
 FILE = "k8s.yaml"
 GRACE = 120  # seconds from SIGTERM to SIGKILL; a run saves in some of them
+USER = 1000  # of the image that docker/Dockerfile makes
 COMMANDS = "/sweep"  # where a pod sees the commands of all runs
 NAME = 63  # characters of a name, less those that pods append: 11 and ours
 
@@ -130,6 +131,11 @@ def _pod(name: str, folder: Path, flags: argparse.Namespace) -> dict[str, Any]:
     return {
         "restartPolicy": "Never",  # the policy for failures asks for it
         "terminationGracePeriodSeconds": GRACE,
+        # The image's user may not be root; the volume's root may be.
+        "securityContext": {
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+        },
         "containers": [container],
         "volumes": [
             {

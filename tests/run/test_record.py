@@ -108,6 +108,13 @@ def revision():
     return found["git_revision"], found["git_uncommitted_changes"]
 
 
+def test_an_image_tells_what_it_was_built_from(checkout, monkeypatch):
+    monkeypatch.setenv("DREAMER_REVISION", "abc")
+    assert revision()[0] == "abc"
+    monkeypatch.setenv("DREAMER_REVISION", "")
+    assert revision()[0] == git(checkout, "rev-parse", "HEAD")
+
+
 def test_revision_of_the_checkout(checkout):
     head = git(checkout, "rev-parse", "HEAD")
     (checkout / "logs").write_text("not part of the source")
