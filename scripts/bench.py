@@ -4,9 +4,13 @@
     python scripts/bench.py all --json bench.json
 
 What: `update`, `policy`, `replay`, `env`, `startup`, `run`, `save` or `all`;
-then presets and flags as in training, and `--json FILE`.  Every time is a
-median over repeats after a warm-up, with its spread (10th to 90th
-percentile).  The same run measures a large matrix product in the compute
+then presets and flags as in training, and `--json FILE`.  `update --devices N`
+compares an update on one device with the same shared by up to N; with
+`--jax.platform cpu` they are simulated, which shows that it works and not how
+fast it would be.
+
+Every time is a median over repeats after a warm-up, with its spread (10th to
+90th percentile).  The same run measures a large matrix product in the compute
 dtype, a memory copy and a plain emulator loop, and results are shown as a
 share of those, so that figures of different machines can be compared.
 """
@@ -21,7 +25,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import jax  # noqa: E402
-from bench_agent import bench_policy, bench_update  # noqa: E402
+from bench_agent import (  # noqa: E402
+    bench_devices,
+    bench_policy,
+    bench_update,
+    simulate,
+)
 from bench_data import bench_env, bench_replay, bench_save  # noqa: E402
 from bench_run import bench_run, bench_startup  # noqa: E402
 from bench_table import row  # noqa: E402
@@ -52,24 +61,28 @@ def main(argv: list[str]) -> int:
         allowed = ", ".join([*BENCHES, "all"])
         print(f"bench: {what!r} is not one of {allowed}", file=sys.stderr)
         return 2
-    given = [x for x in rest if x.partition("=")[0] == "--json"]
-    path = None
-    if given:
-        at = rest.index(given[0])
-        _, equals, name = given[0].partition("=")
-        name = name if equals else "".join(rest[at + 1 : at + 2])
-        if not name or name.startswith("--") or given[1:]:
-            print("bench: --json needs one file", file=sys.stderr)
-            return 2
-        path = Path(name)
-        if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-            print(f"bench: --json {path}: cannot write there", file=sys.stderr)
-            return 2
-        rest = rest[:at] + rest[at + (1 if equals else 2) :]
+    try:
+        name, rest = taken("--json", rest)
+        number, rest = taken("--devices", rest)
+        path, devices = Path(name) if name else None, 0
+        if number and (what != "update" or not number.isdecimal()):
+            raise ValueError("--devices needs `update` and a whole number")
+        if number:
+            devices = int(number)
+    except ValueError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    if path and (
+        path.is_dir() or not os.access(path.absolute().parent, os.W_OK)
+    ):
+        print(f"bench: --json {path}: cannot write there", file=sys.stderr)
+        return 2
     if not any(x.partition("=")[0] == "--configs" for x in rest):
         rest = ["--configs", "atari100k", "size1m", *rest]
     config = load_or_exit(rest, "bench")
     try:
+        if devices and config.jax.platform == "cpu":
+            simulate(devices)
         dtype = select_device(config.jax)
         device = jax.devices()[0].device_kind
         print(f"{device}, {os.cpu_count()} cores, JAX {jax.__version__},")
@@ -84,7 +97,11 @@ def main(argv: list[str]) -> int:
         for name in BENCHES if what == "all" else [what]:
             print(f"[{name}]")
             extra = (rest,) if name == "startup" else ()
-            results[name] = BENCHES[name](config, dtype, *extra)
+            if name == "env" and "update" in results:
+                extra = (results["update"][1]["ms"],)
+            bench = bench_devices if devices else BENCHES[name]
+            extra = (devices,) if devices else extra
+            results[name] = bench(config, dtype, *extra)
         if what == "all" and jax.default_backend() == "cpu":
             row("everything on a GPU or TPU", "not measured", "none here")
     except ValueError as error:
@@ -100,6 +117,23 @@ def main(argv: list[str]) -> int:
     if path:
         path.write_text(json.dumps(results, indent=1))
     return 0
+
+
+def taken(flag: str, argv: list[str]) -> tuple[str, list[str]]:
+    """The value of a flag, "" if it is not given, and the other words.
+
+    Raises:
+      ValueError: it is given twice or has no value.
+    """
+    given = [x for x in argv if x.partition("=")[0] == flag]
+    if not given:
+        return "", argv
+    at = argv.index(given[0])
+    _, equals, value = given[0].partition("=")
+    value = value if equals else "".join(argv[at + 1 : at + 2])
+    if not value or value.startswith("--") or given[1:]:
+        raise ValueError(f"{flag} needs one value")
+    return value, argv[:at] + argv[at + (1 if equals else 2) :]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 Read first: bench.py, which says what is measured.
 """
 
+import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,17 +12,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from bench_table import Clock, Rows, matmul_peak, row
-from count_work import count_flops, count_program
+from count_work import count_collectives, count_flops, count_program
 
 from dreamer.agent.actor_critic import imagination_loss, imagined_rollout
 from dreamer.agent.agent import Agent
+from dreamer.agent.layout import Layout
 from dreamer.agent.returns import initial_return_range
 from dreamer.agent.rssm import State
 from dreamer.config import Config
+from dreamer.run.device import make_layout
 from dreamer.spaces import Space
 
 
-def agent_for(config: Config, dtype: np.dtype) -> Agent:
+def simulate(devices: int) -> None:
+    """Makes as many devices of this machine's CPU, before JAX starts."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    count = f"--xla_force_host_platform_device_count={devices}"
+    os.environ["XLA_FLAGS"] = f"{flags} {count}".strip()
+    jax.config.update("jax_platforms", "cpu")
+
+
+def agent_for(
+    config: Config, dtype: np.dtype, layout: Layout | None = None
+) -> Agent:
     """An agent for Pong's spaces at the task's image size, no emulator."""
     settings = getattr(config.env, config.suite)
     gray = getattr(settings, "gray", False)
@@ -31,6 +45,7 @@ def agent_for(config: Config, dtype: np.dtype) -> Agent:
         config.agent,
         dtype=dtype,
         context=config.replay_context,
+        layout=layout,
     )
 
 
@@ -103,6 +118,58 @@ def bench_update(config: Config, dtype: np.dtype) -> Rows:
                 f"{flops / 1e9:,.1f} GFLOP, {rate / peak:.0%}",
                 ms=clock.median * 1e3,
                 flops=flops,
+            )
+        )
+    return rows
+
+
+def bench_devices(config: Config, dtype: np.dtype, devices: int) -> Rows:
+    """One gradient update shared by 1, 2, 4, ... devices.
+
+    Raises:
+      ValueError: there are not so many, or they cannot share the batch.
+    """
+    counts = [1]
+    while counts[-1] * 2 <= devices:
+        counts.append(counts[-1] * 2)
+    counts += [devices] if counts[-1] != devices else []
+    rows, alone = [], 0.0
+    for count in counts:
+        jax_config = dataclasses.replace(config.jax, devices=count)
+        layout = make_layout(dataclasses.replace(config, jax=jax_config))
+        agent, key = agent_for(config, dtype, layout), jax.random.key(0)
+        state, batch = agent.init(0), random_batch(agent, config)
+        if layout is not None:
+            batch, key = layout.load(jax.device_get(batch)), layout.key(key)
+        compiled = agent.update.lower(state, batch, key).compile()
+
+        def update(
+            compiled: Callable = compiled,
+            batch: dict = batch,
+            key: jax.Array = key,
+        ) -> Any:
+            nonlocal state
+            state, _, metrics = compiled(state, batch, key)
+            return metrics
+
+        clock = Clock(update, 10.0, least=5)
+        alone = alone or clock.median
+        speedup = alone / clock.median
+        exchanged = sum(count_collectives(compiled).values())
+        held = sum(
+            x.addressable_data(0).nbytes for x in jax.tree.leaves(state)
+        )
+        rows.append(
+            row(
+                f"update, {count} devices, ms",
+                clock.text(),
+                f"{speedup:.2f} times as fast, {exchanged / 1e6:,.1f} MB"
+                f" exchanged, {held / 1e6:,.1f} MB of state held",
+                ms=clock.median * 1e3,
+                devices=count,
+                speedup=speedup,
+                exchanged=exchanged,
+                held=held,
             )
         )
     return rows

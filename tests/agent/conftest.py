@@ -11,3 +11,12 @@ def quick_compilation():
     jax.config.update(name, True)
     yield
     jax.config.update(name, False)
+
+
+@pytest.fixture
+def full_compilation(quick_compilation):
+    """For what compilers could spoil: all their optimisations."""
+    name = "jax_disable_most_optimizations"
+    jax.config.update(name, False)
+    yield
+    jax.config.update(name, True)

@@ -162,8 +162,11 @@ def test_bins_are_exactly_symmetric_and_sorted(count):
 
 @pytest.mark.parametrize("count", [2, 3, 4, 41, 254, 255])
 @pytest.mark.parametrize("value", [0.0, 1.7, -30.0])
-def test_mean_of_uniform_logits_is_exactly_zero(count, value):
-    dist = TwoHot(jnp.full((5, count), value))
+@pytest.mark.parametrize("lead", [(), (5,), (64, 16)])
+@pytest.mark.usefixtures("full_compilation")
+def test_mean_of_uniform_logits_is_exactly_zero(count, value, lead):
+    """Also where, as on few rows, compilers fuse products with sums."""
+    dist = TwoHot(jnp.full((*lead, count), value))
     assert (dist.mean() == 0).all()
     assert (jax.jit(lambda x: TwoHot(x).mean())(dist.logits) == 0).all()
 
