@@ -133,10 +133,18 @@ def bench_devices(config: Config, dtype: np.dtype, devices: int) -> Rows:
     while counts[-1] * 2 <= devices:
         counts.append(counts[-1] * 2)
     counts += [devices] if counts[-1] != devices else []
+    # The most first: what cannot be shared is refused before all else.
+    layouts = {
+        count: make_layout(
+            dataclasses.replace(
+                config, jax=dataclasses.replace(config.jax, devices=count)
+            )
+        )
+        for count in reversed(counts)
+    }
     rows, alone = [], 0.0
     for count in counts:
-        jax_config = dataclasses.replace(config.jax, devices=count)
-        layout = make_layout(dataclasses.replace(config, jax=jax_config))
+        layout = layouts[count]
         agent, key = agent_for(config, dtype, layout), jax.random.key(0)
         state, batch = agent.init(0), random_batch(agent, config)
         if layout is not None:

@@ -107,8 +107,12 @@ def count_collectives(compiled: jax.stages.Compiled) -> dict[str, int]:
     """
     found = dict.fromkeys(COLLECTIVES, 0)
     line = re.compile(rf" = (.*?) ({'|'.join(COLLECTIVES)})(-start)?\(")
-    for result, kind, _ in line.findall(compiled.as_text()):
-        for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", result):
+    for result, kind, start in line.findall(compiled.as_text()):
+        shapes = re.findall(r"(\w+)\[([\d,]*)\]", result)
+        if start and kind != "all-reduce":  # gives its inputs as well
+            shapes = [x for x in shapes if x != ("u32", "")]
+            shapes = shapes[len(shapes) // 2 :]
+        for dtype, shape in shapes:
             sizes = [int(x) for x in shape.split(",") if x]
             found[kind] += math.prod(sizes) * WIDTHS[dtype]
     return found

@@ -7,6 +7,7 @@ changelog.
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,12 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import bench  # noqa: E402
 import bench_agent  # noqa: E402
-from count_work import count_flops, count_program  # noqa: E402
+import scaling  # noqa: E402
+from count_work import (  # noqa: E402
+    count_collectives,
+    count_flops,
+    count_program,
+)
 
 from dreamer.config import load  # noqa: E402
 
@@ -75,6 +81,40 @@ def test_programs_are_counted():
     assert counted["kernels"] >= 1
 
 
+def test_what_devices_exchange_is_counted():
+    text = """
+  %a = f32[2,3]{1,0} all-reduce(%x), channel_id=1
+  %b = (bf16[4]{0}, f32[5]{0}) all-reduce(%x, %y), channel_id=2
+  %c = (f32[8]{0}, f32[64]{0}) all-gather-start(%x), channel_id=3
+  %d = f32[64]{0} all-gather-done(%c)
+  %e = f32[7]{0} add(%x, %y)
+"""
+    compiled = SimpleNamespace(as_text=lambda: text)
+    found = count_collectives(compiled)
+    assert found["all-reduce"] == 4 * 6 + 2 * 4 + 4 * 5
+    assert found["all-gather"] == 4 * 64
+    assert found["all-to-all"] == 0
+
+
+def test_exchanges_on_paper():
+    # A ring passes on what each of n has n - 1 times, twice, in n pieces.
+    assert scaling.all_reduce(8e9, 1) == 0
+    assert scaling.all_reduce(8e9, 8) == pytest.approx(
+        2 * 7 * 1e9 / scaling.LINK
+    )
+    # Among servers, GPUs exchange an eighth each.
+    among = scaling.all_reduce(8e9, 64) - scaling.all_reduce(8e9, 8)
+    assert among == pytest.approx(2 * 7 / 8 * 1e9 / scaling.NETWORK)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--devices", "1"], ["--devices", "x"], ["--devices"]]
+)
+def test_scaling_refuses_in_one_line(arguments, capsys):
+    assert scaling.main(arguments) == 2
+    assert capsys.readouterr().err == f"{scaling.USAGE}\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -82,6 +122,9 @@ def test_programs_are_counted():
         (["update", "--json"], ["--json"]),
         (["update", "--configs", "size1"], ["size1", "size1m"]),
         (["env", "--configs", "debug", "--task", "gym_CartPole-v1"], ["gym"]),
+        (["update", "--devices", "two"], ["--devices"]),
+        (["policy", "--devices", "2"], ["--devices", "update"]),
+        (["update", "--configs", "debug", "--devices", "64"], ["64", "all"]),
     ],
 )
 def test_bad_input_is_one_line(capsys, arguments, words):
