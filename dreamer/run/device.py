@@ -9,7 +9,7 @@ import numpy as np
 from dreamer.agent.layout import Layout
 from dreamer.config import Config, JaxConfig
 from dreamer.run.peers import ALONE, Peers, peers_here
-from dreamer.run.rollcall import roll_call
+from dreamer.run.rollcall import is_loopback, roll_call
 
 CACHE = "~/.cache/dreamer/jax"  # compiled programs, safe to delete
 # XLA then uses only kernels that give the same bits every time, and does not
@@ -44,7 +44,7 @@ def join(config: JaxConfig) -> Peers:
         cluster_detection_method="deactivate",
         initialization_timeout=int(config.join_timeout) + 1,
         # Otherwise it would listen on every address of the host.
-        coordinator_bind_address=address if index == 0 else None,
+        coordinator_bind_address=address if is_loopback(address) else None,
     )
     return peers_here()
 

@@ -29,26 +29,50 @@ def roll_call(address: str, count: int, index: int, seconds: float) -> None:
       ValueError: one line: which are missing, or came twice, or expect
         another number of processes.
     """
-    host, _, port = address.rpartition(":")
-    place = (host.strip("[]"), int(port))
     end = time.monotonic() + seconds
     if index == 0:
-        verdict = _count(place, count, end)
+        verdict = _count(address, count, end)
     else:
-        verdict = _call(place, count, index, end)
+        verdict = _call(address, count, index, end)
     if verdict:
         raise ValueError(f"jax.coordinator={address}: {verdict}")
 
 
-def _count(place: tuple[str, int], count: int, end: float) -> str:
+def is_loopback(address: str) -> bool:
+    """Whether an address says that nobody comes from another host."""
+    host = _split(address)[0]
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _listen(address: str) -> socket.socket:
+    """A server at a loopback address, or else at all of this host's.
+
+    What a host calls itself is often an address that only it can reach.
+    """
+    host, port = _split(address)
+    if is_loopback(address):
+        kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=kind)
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(
+            ("", port), family=socket.AF_INET6, dualstack_ipv6=True
+        )
+    return socket.create_server(("", port))
+
+
+def _count(address: str, count: int, end: float) -> str:
     """Process 0: what is wrong, or nothing."""
     here: dict[int, socket.socket] = {}
     waiting: list[socket.socket] = []  # for the verdict, all of them
     verdict = ""
     with contextlib.ExitStack() as opened:
         try:
-            family = socket.getaddrinfo(*place, type=socket.SOCK_STREAM)[0][0]
-            server = socket.create_server(place, family=family)
+            server = _listen(address)
         except OSError as error:
             return f"cannot listen there ({error.strerror or error})"
         opened.enter_context(server)
@@ -84,10 +108,11 @@ def _count(place: tuple[str, int], count: int, end: float) -> str:
     return verdict
 
 
-def _call(place: tuple[str, int], count: int, index: int, end: float) -> str:
+def _call(address: str, count: int, index: int, end: float) -> str:
     """Any other: what process 0 says is wrong."""
     while True:
         try:
+            place = _split(address)
             with socket.create_connection(place, timeout=BUSY * 10) as caller:
                 caller.sendall(json.dumps([index, count]).encode() + b"\n")
                 # Process 0 began to count at another time than we to wait.

@@ -12,6 +12,7 @@ import pytest
 from dreamer.config import JaxConfig
 from dreamer.run.device import (
     DETERMINISTIC,
+    _detected,
     describe_device,
     select_device,
 )
@@ -116,3 +117,26 @@ def test_flags_are_ones_that_this_jax_knows():
     argv = [sys.executable, "-c", code]
     done = subprocess.run(argv, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "3.0\n"), done.stderr
+
+
+def test_a_slurm_step_is_found(monkeypatch):
+    """By a function of JAX that is not public: see that it is there."""
+    step = {
+        "SLURM_JOB_ID": "70000",
+        "SLURM_STEP_NODELIST": "node[17-18]",
+        "SLURM_NTASKS": "4",
+        "SLURM_PROCID": "3",
+        "SLURM_LOCALID": "1",
+    }
+    for name, value in step.items():
+        monkeypatch.setenv(name, value)
+    address, count, index, ids = _detected(5.0)
+    assert address.startswith("node17:")
+    assert (count, index, ids) == (4, 3, [1])
+
+
+def test_nothing_to_find(monkeypatch):
+    for name in ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match=r"jax\.coordinator=auto: found no"):
+        _detected(5.0)

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from dreamer.run.rollcall import roll_call
+from dreamer.run import rollcall
+from dreamer.run.rollcall import is_loopback, roll_call
 
 
 @pytest.fixture
@@ -115,3 +116,25 @@ def test_one_that_comes_again_after_a_restart_is_the_same(address):
     assert call_all(address, [(3, 1), (3, 2)]) == [None, None]
     leader.join(20)
     assert told == [None]
+
+
+@pytest.mark.parametrize(
+    ("address", "near"),
+    [
+        ("localhost:80", True),
+        ("127.0.0.1:80", True),
+        ("[::1]:80", True),
+        ("node17:80", False),
+        ("192.0.2.1:80", False),
+        ("localhost.example.org:80", False),
+    ],
+)
+def test_loopback_is_told_by_the_address_alone(address, near):
+    assert is_loopback(address) == near
+
+
+def test_only_a_loopback_address_is_served_alone():
+    with rollcall._listen("127.0.0.1:0") as server:
+        assert server.getsockname()[0] == "127.0.0.1"
+    with rollcall._listen("node17:0") as server:
+        assert server.getsockname()[0] in ("::", "0.0.0.0")
