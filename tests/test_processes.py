@@ -38,6 +38,7 @@ def start(cache, logdir, *flags, steps=400, devices=1):
         os.environ,
         JAX_COMPILATION_CACHE_DIR=cache,
         JAX_PLATFORMS="cpu",
+        JAX_DISABLE_MOST_OPTIMIZATIONS="true",  # compiles sooner
         XLA_FLAGS=flag,
         PYTHONPATH=str(ROOT),
     )

@@ -39,7 +39,6 @@ def batch_of(agent, rng, config):
 def main(out, kind, devices, coordinator="", count="1", index="0"):
     os.environ["XLA_FLAGS"] = (
         f"--xla_force_host_platform_device_count={devices}"
-        " --xla_backend_optimization_level=0"  # compiles sooner
     )
     jax.config.update("jax_platforms", "cpu")
     if coordinator:

@@ -29,7 +29,11 @@ PROGRAM = [sys.executable, "-P", "-m", "tests.agent.shared_updates"]
 
 def run(*commands):
     """Programs side by side, until all have ended well."""
-    env = dict(os.environ, PYTHONPATH=f"{ROOT}:{ROOT / 'scripts'}")
+    env = dict(
+        os.environ,
+        PYTHONPATH=f"{ROOT}:{ROOT / 'scripts'}",
+        JAX_DISABLE_MOST_OPTIMIZATIONS="true",  # compiles sooner
+    )
     processes = [
         subprocess.Popen(
             [*PROGRAM, *map(str, command)],
