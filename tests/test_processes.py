@@ -15,7 +15,7 @@ from dreamer.config import load
 from dreamer.run import status
 from dreamer.run.archive import read_meta
 from dreamer.run.checkpoint import saved_steps
-from dreamer.train import INTERRUPTED, REFUSED
+from dreamer.train import FAILED, INTERRUPTED, REFUSED
 from dreamer.train_ratio import schedule
 
 pytestmark = pytest.mark.slow
@@ -71,8 +71,9 @@ def ends(*processes, code=0):
     return outputs
 
 
-def wait_for_updates(logdir, processes):
-    while not ((status.read(logdir) or {}).get("updates") or 0) > 2:
+def wait_for(logdir, processes, holds):
+    """Until status.json, once there is one, says so."""
+    while not ((found := status.read(logdir)) and holds(found)):
         assert all(process.poll() is None for process in processes)
         time.sleep(0.05)
 
@@ -90,7 +91,7 @@ def counters(logdir):
 def test_two_processes_stop_and_go_on_together(cache, tmp_path):
     logdir, second = tmp_path / "run", tmp_path / "run" / "processes" / "1"
     processes = start_two(cache, logdir, 100_000)
-    wait_for_updates(logdir, processes)
+    wait_for(logdir, processes, lambda x: (x["updates"] or 0) > 2)
     processes[1].send_signal(signal.SIGTERM)  # the one that does not lead
     (out, _), (other_out, _) = ends(*processes, code=INTERRUPTED)
     assert "Interrupted" in out
@@ -111,6 +112,16 @@ def test_two_processes_stop_and_go_on_together(cache, tmp_path):
     ((_, said),) = ends(start(cache, logdir, steps=100_000), code=REFUSED)
     assert said.count("\n") == 1
     assert "envs" in said or "processes" in said
+
+    # When one is killed, the other says so and ends.
+    processes = start_two(cache, logdir, 100_000)
+    wait_for(logdir, processes, lambda x: x["policy_steps"] > steps)
+    processes[1].kill()
+    processes[1].communicate()
+    ((_, said),) = ends(processes[0], code=FAILED)
+    assert "another process of this run is gone" in said
+    assert "Traceback" not in said
+    assert status.read(logdir)["state"] == "failed"
 
     more = steps + 100
     ends(*start_two(cache, logdir, more))

@@ -8,5 +8,6 @@ actor_critic.py  actor and critic, in imagination and on replay
 returns.py       lambda-returns and the range of returns
 dream.py         reconstructions and predictions, for people to look at
 optim.py         AGC and LaProp
+layout.py        how several devices share an update
 networks.py      layers;  distributions.py  what heads predict
 """

@@ -15,7 +15,9 @@
   patience.py    bears with a disk that is full, for a while
   faults.py      out of memory, in one line
   threads.py     work beside the run
-  device.py      picks device and precision
+  device.py      picks devices and precision
+  peers.py       the processes of one run
+  rollcall.py    how they meet, or learn who is missing
   plan.py        says what the run will do, need and take
   dreams.py      films of what the world model predicts
   pictures.py    how their frames are laid out

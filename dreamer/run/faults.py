@@ -1,4 +1,4 @@
-"""Out of memory, in one line that says what to change.
+"""Out of memory, or left by another process, in one line that says what to do.
 
 Host memory ends as Python's `MemoryError`, device memory as an error of XLA
 whose wording depends on the device, its allocator and the library that asked.
@@ -33,14 +33,21 @@ CUDA = (
     "dnn_support != nullptr",
     "without BLAS support",
 )
+# Of NCCL, Gloo and JAX's own service, when another process is gone.
+LEFT = re.compile(r"gloo|nccl|connection (?:reset|closed|refused)", re.I)
 # RESOURCE_EXHAUSTED too, but for memory within a chip, by no fault of ours.
 ON_CHIP = re.compile("shared memory|vmem|smem", re.IGNORECASE)
 FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 
 
 def explain(error: BaseException, config: Config) -> str | None:
-    """One line if memory ran out, on host or device; nothing otherwise."""
+    """One line if memory ran out or a process is gone; nothing otherwise."""
     message = str(error)
+    if jax.distributed.is_initialized() and LEFT.search(message):
+        return (
+            "another process of this run is gone; start all of them again with"
+            f" the same commands ({message.splitlines()[0][:200]})"
+        )
     if isinstance(error, MemoryError) or (
         isinstance(error, OSError) and error.errno == errno.ENOMEM
     ):
