@@ -25,6 +25,7 @@ from dreamer import train
 from dreamer.config import load
 from dreamer.envs import vector
 from dreamer.run import logdir as logdir_module
+from dreamer.run import status
 from dreamer.run.driver import Driver
 from dreamer.run.learner import Learner
 from dreamer.train_ratio import schedule
@@ -120,6 +121,9 @@ def test_what_a_run_leaves(pong):
     assert last["replay/items"] == 300
     assert np.isfinite(list(last.values())).all()
     assert saved(logdir) == [300]
+    told = status.read(logdir)
+    assert (told["state"], told["error"]) == ("done", None)
+    assert (told["policy_steps"], told["updates"]) == (300, 33)
 
 
 def test_a_checkpoint_carries_the_settings_of_the_run(pong):
@@ -179,7 +183,7 @@ def test_a_finished_run_is_left_as_it_is(pong, capsys):
     after = files(logdir)
     # But for who was here, and when.
     changed = {x.name for x in after if after[x] != before.get(x)}
-    assert changed == {"lock", "starts.jsonl", "report.html"}
+    assert changed == {"lock", "starts.jsonl", "report.html", "status.json"}
     assert after.keys() == before.keys()
 
 
@@ -267,6 +271,8 @@ def test_killed_terminated_and_continued(pong, tmp_path, capsys):
     assert f"--logdir {logdir}" in out
     terminated = saved(logdir)[-1]
     assert terminated > killed
+    assert status.read(logdir)["state"] == "interrupted"
+    assert status.read(logdir)["policy_steps"] == terminated
     assert rows(logdir / "metrics.jsonl")[-1]["step"] == 4 * terminated
 
     total = ["--run.steps", str(terminated + 40)]
@@ -334,6 +340,8 @@ def test_workers_and_an_environment_that_fails(tmp_path):
     assert told[2] is None
     assert process.returncode == train.FAILED == 1
     assert "died without a word" in err
+    assert status.read(logdir)["state"] == "failed"
+    assert status.read(logdir)["error"] in err
     assert "Traceback" not in err
     assert saved(logdir) == [200]
 
