@@ -38,6 +38,8 @@ class Layout:
         self.mesh = Mesh(np.array(devices), (AXIS,))
         self.whole = NamedSharding(self.mesh, PartitionSpec())
         self.rows = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        # One function, so that it is compiled once.
+        self._unite = jax.jit(lambda tree: tree, out_shardings=self.whole)
 
     def shardings(self, shapes: Any) -> Any:
         """How the arrays of a train state, or of a part of it, are kept."""
@@ -95,7 +97,7 @@ class Layout:
         """
         if not self.fsdp:
             return tree
-        return jax.jit(lambda x: x, out_shardings=self.whole)(tree)
+        return self._unite(tree)
 
 
 def axis_to_divide(shape: tuple[int, ...], count: int) -> int | None:
