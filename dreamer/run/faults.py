@@ -59,7 +59,7 @@ def explain(error: BaseException, config: Config) -> str | None:
         return None
     if not exhausted and not any(words in message for words in CUDA):
         return None
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     if device.platform == "cpu":
         advice = f"{_device(config)}; or {_host(config)}"
         return f"out of memory: {_what(message)}; {advice}"

@@ -141,7 +141,7 @@ class Gpu:
 )
 @pytest.mark.parametrize("fraction", [None, *faults.FRACTIONS])
 def test_wordings_of_other_devices(message, what, fraction, monkeypatch):
-    monkeypatch.setattr(jax, "devices", lambda: [Gpu()])
+    monkeypatch.setattr(jax, "local_devices", lambda: [Gpu()])
     for name in faults.FRACTIONS:
         monkeypatch.delenv(name, raising=False)
     hint = ", set XLA_CLIENT_MEM_FRACTION=0.9 (by default 0.75)"
