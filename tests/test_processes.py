@@ -53,10 +53,10 @@ def start(cache, logdir, *flags, steps=400, devices=1):
     )
 
 
-def start_two(cache, logdir, steps):
+def start_two(cache, logdir, steps, *flags):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-    meet = ["--jax.coordinator", address, "--jax.processes", 2]
+    meet = ["--jax.coordinator", address, "--jax.processes", 2, *flags]
     return [
         start(cache, logdir, *meet, "--jax.process", index, steps=steps)
         for index in range(2)
@@ -149,6 +149,19 @@ def test_a_run_goes_on_with_another_number_of_devices(cache, tmp_path):
         found["updates"]
         == schedule(load([*FLAGS, "--run.steps", "400"])).total_updates
     )
+
+
+def test_each_process_says_why_it_refuses(cache, tmp_path):
+    logdir = tmp_path / "run"
+    processes = start_two(cache, logdir, 400, "--batch_size", 5)
+    for _, err in ends(*processes, code=REFUSED):
+        said = [x for x in err.splitlines() if x.startswith("dreamer.train")]
+        assert said == [
+            "dreamer.train: batch_size=5: expected a multiple of the 2"
+            " processes"
+        ]
+        assert "Traceback" not in err
+    assert not logdir.exists()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ it logs, speaks and writes the train state; the others keep what is theirs in
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from dreamer.config import Config, ConfigError
+from dreamer.run.checkpoint import KEEP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +83,42 @@ class Peers:
         everyone = np.asarray(multihost_utils.process_allgather(mine))
         rows = np.ascontiguousarray(everyone).view(values.dtype)
         return rows.reshape(self.count, *values.shape)
+
+    def concatenate(
+        self, rows: Sequence[tuple[float, int]], most: int
+    ) -> list[tuple[float, int]]:
+        """Rows of all processes, of which each has at most `most`."""
+        if self.count == 1:
+            return list(rows)
+        mine = np.full((most, 2), np.nan)
+        mine[: len(rows)] = np.array(rows).reshape(-1, 2)
+        found = self.gather(mine).reshape(-1, 2)
+        return [(float(x), int(n)) for x, n in found if not np.isnan(n)]
+
+    def common(self, newest: Sequence[int]) -> int | None:
+        """The newest checkpoint that all have, of several processes.
+
+        Args:
+          newest: policy steps of this one's, `KEEP` of them at most.
+
+        Returns:
+          None if there is one process, or none has a checkpoint.
+
+        Raises:
+          ConfigError: some have one, and all have none in common.
+        """
+        if self.count == 1:
+            return None
+        mine = np.full(KEEP, -1)
+        mine[: len(newest)] = newest
+        saved = [set(x[x >= 0].tolist()) for x in self.gather(mine)]
+        both = set.intersection(*saved)
+        if any(saved) and not both:
+            raise ConfigError(
+                f"jax.processes={self.count}: the checkpoints there are not of"
+                " so many processes; go on with as many as began"
+            )
+        return max(both, default=None)
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether any process has it up."""

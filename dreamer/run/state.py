@@ -16,11 +16,11 @@ import jax
 import numpy as np
 
 from dreamer.agent.agent import Agent, Params
-from dreamer.config import Config, ConfigError, to_yaml
+from dreamer.config import Config, to_yaml
 from dreamer.envs.vector import make_envs
 from dreamer.ratio import Ratio
 from dreamer.run import logdir
-from dreamer.run.checkpoint import KEEP, Checkpoints
+from dreamer.run.checkpoint import Checkpoints
 from dreamer.run.device import (
     describe_device,
     describe_devices,
@@ -137,7 +137,7 @@ class Run:
         ratio = updates_owed(config.run.train_ratio, config.batch_steps)
         self._ratio = Ratio(ratio)
         state, arrays, counters = self._agent.init(config.seed), {}, {}
-        common = self._common_checkpoint()
+        common = self.peers.common(self._checkpoints.newest)
         if self._checkpoints.latest is not None:
             state, arrays, counters = self._checkpoints.restore(
                 state, self._replay, self._agent.place, common
@@ -170,27 +170,6 @@ class Run:
             self._restore_envs(arrays, steps)
         else:
             self._driver.start()
-
-    def _common_checkpoint(self) -> int | None:
-        """The newest checkpoint that every process has, if they are several.
-
-        Raises:
-          ConfigError: some have one, and all have none in common.
-        """
-        peers = self.peers
-        if peers.count == 1:
-            return None
-        mine = np.full(KEEP, -1)
-        newest = self._checkpoints.newest
-        mine[: len(newest)] = newest
-        saved = [set(x[x >= 0].tolist()) for x in peers.gather(mine)]
-        common = set.intersection(*saved)
-        if any(saved) and not common:
-            raise ConfigError(
-                f"logdir={self.logdir}: its checkpoints are not of"
-                f" {peers.count} processes; go on with as many as began"
-            )
-        return max(common, default=None)
 
     def _restore_envs(
         self, arrays: dict[str, dict[str, np.ndarray]], policy_steps: int
@@ -287,20 +266,11 @@ class Run:
           EnvError: an environment failed.
         """
         ended = self._driver.step(self.learner.params)
-        for episode in self._from_all(ended):
+        rows = self.peers.concatenate(ended, self._envs.num)
+        for episode in map(Episode._make, rows):
             self.score = episode.score
             if self.peers.leads:
                 self._logger.episode(self.frames, *episode)
-
-    def _from_all(self, ended: list[Episode]) -> list[Episode]:
-        """Episodes that ended in this step, of all processes."""
-        if self.peers.count == 1:
-            return ended
-        mine = np.full((self._envs.num, 2), np.nan)
-        mine[: len(ended)] = np.array(ended).reshape(-1, 2)
-        rows = self.peers.gather(mine).reshape(-1, 2)
-        rows = rows[~np.isnan(rows[:, 1])]
-        return [Episode(float(x), int(n)) for x, n in rows]
 
     def agree(self, stop: bool, save: bool) -> tuple[bool, bool]:
         """Whether any process is told to stop, and whether it is time to save.

@@ -8,6 +8,7 @@ stands on.  So a program that has to end while something compiles ends by
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 import jax
 
 T = TypeVar("T")
+LAST_WORDS = 3.0  # seconds
 
 _running: set[Future] = set()
 
@@ -58,5 +60,7 @@ def run_program(main: Callable[[], int]) -> NoReturn:
     if running() or alone:
         sys.stdout.flush()
         sys.stderr.flush()
+        if alone:  # JAX ends the others with it, who have their say first
+            time.sleep(LAST_WORDS)
         os._exit(code)
     sys.exit(code)

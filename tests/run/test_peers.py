@@ -48,3 +48,42 @@ def test_what_cannot_be_divided(flags, said):
     whole = load(["--configs", "atari100k", *flags])
     with pytest.raises(ConfigError, match=said):
         Peers(1, 3).share(whole)
+
+
+class Three(Peers):
+    """Of three; the others' values are given."""
+
+    def gather(self, values):
+        others = [np.resize(x, values.shape) for x in self.others]
+        return np.stack([values, *others])
+
+
+@pytest.fixture
+def three():
+    return Three(0, 3)
+
+
+def with_others(peers, *others):
+    object.__setattr__(peers, "others", [np.array(x) for x in others])
+    return peers
+
+
+def test_rows_of_all_come_together(three):
+    nothing = [[np.nan, np.nan]] * 2
+    peers = with_others(three, nothing, [[1.5, 7.0], [np.nan, np.nan]])
+    assert peers.concatenate([(-2.25, 3)], 2) == [(-2.25, 3), (1.5, 7)]
+    assert ALONE.concatenate([(-2.25, 3)], 2) == [(-2.25, 3)]
+
+
+def test_the_newest_checkpoint_that_all_have(three):
+    # One was killed before it had written its last.
+    peers = with_others(three, [100, 200], [200, 300])
+    assert peers.common([200, 300]) == 200
+    assert with_others(three, [-1, -1], [-1, -1]).common([]) is None
+    assert ALONE.common([100]) is None
+
+
+def test_checkpoints_of_fewer_processes_are_refused(three):
+    peers = with_others(three, [100, 200], [-1, -1])
+    with pytest.raises(ConfigError, match=r"jax\.processes=3: the checkp"):
+        peers.common([100, 200])
