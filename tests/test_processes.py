@@ -135,6 +135,7 @@ def test_two_processes_stop_and_go_on_together(cache, tmp_path):
     assert report["updates"] == planned.total_updates
 
 
+@pytest.mark.long
 def test_a_run_goes_on_with_another_number_of_devices(cache, tmp_path):
     logdir = tmp_path / "run"
     shared = ["--jax.devices", 2, "--jax.fsdp", "true"]

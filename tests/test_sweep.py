@@ -215,7 +215,7 @@ def test_run_becomes_the_run_once(tmp_path):
     assert done.returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_real_run(tmp_path, monkeypatch):
     """Its settings are those of the command, and it is started once."""
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")

@@ -104,7 +104,7 @@ def test_eight_devices_make_the_updates_of_one(one, tmp_path):
     assert found["collectives/all-to-all"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_with_a_part_each_make_the_updates_of_one(one, tmp_path):
     address = free_address()
     paths = [tmp_path / f"{i}.npz" for i in range(2)]
