@@ -176,11 +176,11 @@ def script_of(command):
     return slurm.SCRIPT.format(options="", names="a b", command=command)
 
 
-def until(condition, seconds):
+def until(condition, seconds, pause=0.05):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 @pytest.mark.long
@@ -190,7 +190,8 @@ def test_a_real_slurm_requeues_what_it_kills(tmp_path):
     folder = tmp_path / "sweep"
     names = ["gym_CartPole-v1-0", "gym_CartPole-v1-1"]
     words = "--configs debug --task gym_CartPole-v1 --seeds 2"
-    words += " --run.steps 3000 --run.train_ratio 4 --launcher slurm"
+    # Long enough to be seen acting, which takes a heartbeat, and stopped.
+    words += " --run.steps 30000 --run.train_ratio 1 --launcher slurm"
     with programs_kept(tmp_path / "cache"), cluster.slurm() as env:
 
         def sweep(*arguments):
@@ -217,10 +218,10 @@ def test_a_real_slurm_requeues_what_it_kills(tmp_path):
         until(lambda: acts(names[0]), PATIENCE)
         stop = ["scancel", "--signal=TERM", "--batch", "1_0"]
         subprocess.run(stop, env=env, check=True)
-        until(lambda: "queued" in counts(), PATIENCE)
+        until(lambda: "queued" in counts(), PATIENCE, pause=2)
         again = sweep(*words.split(), "--logdir", folder)
         assert again.endswith("Nothing to submit\n")
-        until(lambda: counts() == "2 runs: 2 done", PATIENCE)
+        until(lambda: counts() == "2 runs: 2 done", PATIENCE, pause=2)
     starts = [
         (folder / name / "starts.jsonl").read_text().splitlines()
         for name in names
