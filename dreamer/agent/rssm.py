@@ -223,11 +223,13 @@ def _observe_scan(
 ) -> tuple[State, jax.Array]:
     """`RSSM.observe_step` over time, with its own gradient.
 
-    The plain gradient of a scan adds up the parameters' gradient step by
-    step: on few rows, with all parameters read and written each time.  Here,
-    the scan's gradient stops at the states, and one step on the rows of all
-    steps at once, from the states that are known by then, has the gradient
-    of the parameters.
+    The plain gradient of a scan has every step keep what its derivative
+    needs, and adds up the parameters' gradient step by step: in many small
+    operations on few rows, which is what a GPU is slowest at.  Here the loops
+    hold only what has to follow one another.  Once all states are known, the
+    derivatives of all steps are taken at once; a loop backwards through them
+    finds the gradient of each state; and from these, one step on the rows of
+    all steps has the gradient of the parameters.
 
     Args:
       graph, params: an RSSM.
@@ -245,55 +247,91 @@ def _observe_forward(graph, params, carry, inputs, others):
     rssm = nnx.merge(graph, params)
 
     def step(state, x):
-        inputs, others, tap = x
+        inputs, others = x
         state, posterior = rssm.observe_step(state, *inputs, *others)
-        state = _tapped(state, tap)
         return state, (state, posterior.log_probs)
 
-    def scan(carry, inputs, taps):
-        return jax.lax.scan(step, carry, (inputs, others, taps))[1]
-
-    steps = len(inputs[0])
-    taps = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), carry)
-    outputs, pull_back = jax.vjp(scan, carry, inputs, taps)
-    states, _ = outputs
-    return outputs, (pull_back, params, carry, states, inputs, others)
+    outputs = jax.lax.scan(step, carry, (inputs, others))[1]
+    return outputs, (params, carry, outputs[0], inputs, others)
 
 
 def _observe_backward(graph, saved, gradients):
-    pull_back, params, carry, states, inputs, others = saved
-    # `taps` get the whole gradient of each step's state.
-    carry_grad, inputs_grad, taps_grad = pull_back(gradients)
+    params, carry, states, inputs, (is_first, keys) = saved
     before = jax.tree.map(
         lambda first, rest: jnp.concatenate([first[None], rest[:-1]]),
         carry,
         states,
     )
-    is_first, keys = others
 
-    before, inputs, is_first = _rows((before, inputs, is_first))
-
-    def one_step(params):
+    def step(params, before, inputs, is_first):
+        # Straight-through gradients do not depend on the sample: any key.
         state, posterior = nnx.merge(graph, params).observe_step(
             before, *inputs, is_first, keys[0]
         )
         return state, posterior.log_probs
 
-    pull_back = jax.vjp(one_step, params)[1]
-    (params_grad,) = pull_back(_rows((taps_grad, gradients[1])))
+    def derivative(before, inputs, is_first):
+        return jax.vjp(
+            lambda *x: step(params, *x, is_first), before, inputs
+        )[1]
+
+    per_step, restore = _at_every_step(derivative, before, inputs, is_first)
+
+    def backward(later, x):
+        per_step, (state_grad, logs_grad) = x
+        whole = jax.tree.map(jnp.add, state_grad, later)
+        before_grad, inputs_grad = restore(per_step)((whole, logs_grad))
+        return before_grad, (whole, inputs_grad)
+
+    nothing = jax.tree.map(jnp.zeros_like, carry)
+    carry_grad, (states_grad, inputs_grad) = jax.lax.scan(
+        backward, nothing, (per_step, gradients), reverse=True
+    )
+    rows = _rows((before, inputs, is_first))
+    pull_back = jax.vjp(lambda params: step(params, *rows), params)[1]
+    (params_grad,) = pull_back(_rows((states_grad, gradients[1])))
     return params_grad, carry_grad, inputs_grad, None
 
 
 _observe_scan.defvjp(_observe_forward, _observe_backward)
 
 
-@jax.custom_vjp
-def _tapped(x: State, tap: State) -> State:
-    """x itself; `tap`, which has no influence, gets the gradient of x too."""
-    return x
+def _at_every_step(function, *args):
+    """function of (B, ...) for all steps of args (T, B, ...) at once.
 
+    Returns:
+      Arrays (T, ...) to loop over, and a function that makes, from those of
+      one step, the pytree that `function` gives.  Parameters in there are the
+      same for all steps, and are not repeated.
+    """
 
-_tapped.defvjp(lambda x, tap: (x, None), lambda _, grad: (grad, grad))
+    def leaves(*args):
+        return jax.tree.leaves(function(*args))
+
+    def shapes(rows):
+        one = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((rows, *x.shape[2:]), x.dtype), args
+        )
+        return [x.shape for x in jax.eval_shape(leaves, *one)]
+
+    # What grows with the rows belongs to the steps.
+    axes = [0 if a != b else None for a, b in zip(shapes(1), shapes(2))]
+    structure = None
+
+    def kept(*args):
+        nonlocal structure
+        found, structure = jax.tree.flatten(function(*args))
+        return found
+
+    found = jax.vmap(kept, out_axes=axes)(*args)
+    shared = [x for x, axis in zip(found, axes) if axis is None]
+
+    def restore(per_step):
+        theirs, all_ = iter(per_step), iter(shared)
+        leaves = [next(all_ if axis is None else theirs) for axis in axes]
+        return jax.tree.unflatten(structure, leaves)
+
+    return [x for x, a in zip(found, axes) if a == 0], restore
 
 
 def _rows(tree):
