@@ -44,11 +44,13 @@ def _flops(jaxpr: core.Jaxpr) -> int:
             total += max(_flops(branch.jaxpr) for branch in branches)
         else:
             times = eqn.params["length"] if name == "scan" else 1
-            total += times * sum(_flops(inner) for inner in _inner(eqn))
+            total += times * sum(
+                _flops(inner) for inner in inner_programs(eqn)
+            )
     return total
 
 
-def _inner(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:
+def inner_programs(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:
     """Programs that an operation calls: loops, jit, custom derivatives."""
     for value in eqn.params.values():
         if isinstance(value, core.ClosedJaxpr):
@@ -87,6 +89,58 @@ def count_program(compiled: jax.stages.Compiled) -> dict[str, int]:
         "loops": operations.count("while"),
         "kernels": len(operations) - operations.count("while"),
     }
+
+
+COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+OPERATION = re.compile(r" = (?:\(.*?\)|\S+) ([\w\-]+)\(")
+# Of these, a program for a GPU makes no kernel.
+NO_KERNEL = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
+NO_KERNEL |= {"while", "call", "after-all", "opt-barrier", "partition-id"}
+
+
+def count_launches(text: str) -> tuple[list[tuple[int, int, str]], int]:
+    """Kernels that a program starts on a GPU, whose text this is.
+
+    Returns:
+      Of every loop: iterations, kernels in each, and JAX's name of it; and
+      the number of kernels outside of loops.
+
+    Raises:
+      ValueError: a loop does not say how many iterations it makes.
+    """
+    bodies, entry, name = {}, "", ""
+    for line in text.splitlines():
+        if begins := COMPUTATION.match(line):
+            name = begins[2]
+            bodies[name] = []
+            entry = name if begins[1] else entry
+        elif name:
+            bodies[name].append(line)
+    loops = []
+
+    def kernels(computation: str, times: int) -> int:
+        count = 0
+        for line in bodies[computation]:
+            found = OPERATION.search(line)
+            operation = found[1] if found else "parameter"
+            if operation == "while":
+                trips = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
+                if not trips:
+                    raise ValueError(f"loop of unknown length: {line.strip()}")
+                body = re.search(r"body=%?([\w.\-]+)", line)[1]
+                inner = times * int(trips[1])
+                label = re.search(r'op_name="([^"]*)"', line)
+                each = kernels(body, inner)
+                loops.append((inner, each, label[1] if label else body))
+            elif operation == "call":
+                called = re.search(r"to_apply=%?([\w.\-]+)", line)[1]
+                count += kernels(called, times)
+            else:
+                count += operation not in NO_KERNEL
+        return count
+
+    outside = kernels(entry, 1)
+    return loops, outside
 
 
 COLLECTIVES = (

@@ -19,22 +19,29 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import bench  # noqa: E402
 import bench_agent  # noqa: E402
+import count_work  # noqa: E402
+import gpu_program  # noqa: E402
 import scaling  # noqa: E402
 from count_work import (  # noqa: E402
     count_collectives,
     count_flops,
+    count_launches,
     count_program,
 )
 
+from dreamer.agent import convolve  # noqa: E402
 from dreamer.config import load  # noqa: E402
 
 # GFLOP of one update on 16 x 64 images of 64 x 64 x 3 on a CPU.
-UPDATE = {"size1m": 89.0848, "size12m": 1128.7700}
+UPDATE = {"size1m": 89.7894, "size12m": 1140.0443}
+
+# Kernels that one of size12m starts on an H200 (JAX 0.10).
+KERNELS = 4824
 
 
-def shapes(size):
+def shapes(size, dtype=np.float32):
     config = load(["--configs", "atari100k", size, "--logdir", "unused"])
-    agent = bench_agent.agent_for(config, np.dtype(np.float32))
+    agent = bench_agent.agent_for(config, np.dtype(dtype))
     state = jax.eval_shape(lambda: agent.init(0))
     batch = jax.eval_shape(lambda: bench_agent.random_batch(agent, config))
     return agent, state, batch
@@ -45,6 +52,91 @@ def test_an_update_computes_what_it_did(size):
     agent, state, batch = shapes(size)
     flops = count_flops(agent.update, state, batch, jax.random.key(0))
     assert flops / 1e9 == pytest.approx(UPDATE[size], rel=1e-3)
+
+
+def test_time_loops_do_only_what_has_to_follow_in_time(monkeypatch):
+    """On a GPU, every operation in there counts as often as there are steps.
+
+    The loop over observed steps gives deter, stoch and log-probabilities, and
+    nothing that its gradient would have to keep; its way back reads what was
+    computed for all steps at once; and no loop casts kernels at every step.
+    """
+    monkeypatch.setattr(convolve, "on_one_cpu", lambda: False)
+    agent, state, batch = shapes("size1m", jnp.bfloat16)
+    key = jax.random.key(0)
+    found = list(loops(jax.make_jaxpr(agent.update)(state, batch, key).jaxpr))
+    time_loops = [loop for loop in found if matrices(loop)]
+    assert len(time_loops) == 3
+    by_length = {(x["length"], x["reverse"]): x for x in time_loops}
+    observe, imagine = by_length[64, False], by_length[15, False]
+    assert results_of_each_step(observe) == 3
+    assert results_of_each_step(imagine) == 3  # deter, stoch, action
+    assert results_of_each_step(by_length[64, True]) == 4  # as many gradients
+    for loop in time_loops:
+        assert {x.dtype for x in matrices(loop)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def loops(jaxpr):
+    """Parameters of all scans, inner ones too."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "scan":
+            yield eqn.params
+        for inner in count_work.inner_programs(eqn):
+            yield from loops(inner)
+
+
+def matrices(loop):
+    """What is the same at every step and has more than one axis."""
+    same = loop["jaxpr"].in_avals[: loop["num_consts"]]
+    return [x for x in same if x.ndim > 1]
+
+
+def results_of_each_step(loop):
+    return len(loop["jaxpr"].out_avals) - loop["num_carry"]
+
+
+PROGRAM = """
+HloModule jit_update
+
+%body (x: f32[2]) -> f32[2] {
+  %x = f32[2]{0} parameter(0)
+  %g = f32[2]{0} get-tuple-element(%x), index=0
+  %a = f32[2]{0} fusion(%g), kind=kLoop, calls=%f
+  ROOT %b = (f32[2]{0}, u8[9]{0}) custom-call(%a), custom_call_target="gemm"
+}
+
+%called (y: f32[2]) -> f32[2] {
+  ROOT %c = f32[2]{0} copy(%y)
+}
+
+ENTRY %main (x.1: f32[2]) -> f32[2] {
+  %w = f32[2]{0} while(%x.1), condition=%c, body=%body, TRIPS metadata={op_name="jit(f)/observe/while"}
+  %d = f32[2]{0} call(%w), to_apply=%called
+  ROOT %e = f32[2]{0} fusion(%d), kind=kLoop, calls=%f
+}
+"""  # noqa: E501
+
+
+def test_kernels_that_a_gpu_would_start_are_counted():
+    trips = 'backend_config={"known_trip_count":{"n":"64"}},'
+    loops, outside = count_launches(PROGRAM.replace("TRIPS", trips))
+    assert loops == [(64, 2, "jit(f)/observe/while")]
+    assert outside == 2
+    with pytest.raises(ValueError, match="unknown length"):
+        count_launches(PROGRAM.replace("TRIPS", ""))
+
+
+@pytest.mark.long
+@pytest.mark.skipif(
+    bool(gpu_program.missing_plugin()), reason=gpu_program.missing_plugin()
+)
+def test_an_update_starts_no_more_kernels_than_it_did():
+    """Compiled for a GPU that is not there."""
+    words = ["--configs", "atari100k", "size12m", "--logdir", "unused"]
+    compiled, _ = gpu_program.compile_update(load(words))
+    found, outside = count_launches(compiled.as_text())
+    total = outside + sum(times * kernels for times, kernels, _ in found)
+    assert total == pytest.approx(KERNELS, rel=0.02)
 
 
 def test_products_and_loops_are_counted():

@@ -26,7 +26,7 @@ from dreamer.agent.actor_critic import (
     replay_value_loss,
 )
 from dreamer.agent.layout import Layout
-from dreamer.agent.networks import DType, Init
+from dreamer.agent.networks import DType, Init, cast_kernels
 from dreamer.agent.optim import (
     choose,
     is_finite,
@@ -260,7 +260,8 @@ class Agent:
         if self.layout is not None:
             params = self.layout.gather(params)
             slow_params = self.layout.gather(slow_params)
-        nets, frozen = self.networks(params), self.networks(sg(params))
+        nets = self.networks(params)
+        frozen = self.networks(cast_kernels(sg(params), self.dtype))
         slow_critic = nnx.merge(self.critic_graph, slow_params)
         observe_key, imagine_key = jax.random.split(key)
         obs, carry, prev_action = self.split_context(batch)

@@ -11,7 +11,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from chex import ArrayTree
 from flax import nnx
+
+from dreamer.agent import convolve
 
 f32 = jnp.float32
 DType = jnp.dtype
@@ -50,6 +53,15 @@ class Init:
         if not value:  # takes no memory until it is used
             return nnx.Param(np.zeros(shape, np.float32))
         return nnx.Param(np.full(shape, value, np.float32))
+
+
+def cast_kernels(params: ArrayTree, dtype: DType) -> ArrayTree:
+    """Kernels in the dtype of activations, before a loop that uses them.
+
+    The layers cast them anyway, and in a loop XLA would do so at every step.
+    Scales and biases, which are small, stay as they are.
+    """
+    return jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 else x, params)
 
 
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
@@ -110,17 +122,31 @@ class BlockLinear(nnx.Module):
     def __call__(
         self, x: jax.Array, shared: jax.Array | None = None
     ) -> jax.Array:
-        """`shared` (..., n): the last n inputs of every part, if the same."""
-        kernel = self.kernel[...].astype(self.dtype)
-        own = x.shape[-1]
-        y = jnp.einsum(
-            "...gi,gio->...go", x.astype(self.dtype), kernel[:, :own]
-        )
-        if shared is not None:
-            shared = shared.astype(self.dtype)
-            y += jnp.einsum("...i,gio->...go", shared, kernel[:, own:])
+        """`shared` (..., n): the last n inputs of every part, if the same.
+
+        On a CPU, they are multiplied once for all parts, which saves copies.
+        A GPU loses more by every operation in a time loop than by copies.
+        """
+        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+        if shared is None:
+            y = _by_part(x, kernel)
+        elif convolve.on_one_cpu():
+            own = x.shape[-1]
+            y = _by_part(x, kernel[:, :own]) + jnp.einsum(
+                "...i,gio->...go", shared.astype(self.dtype), kernel[:, own:]
+            )
+        else:
+            shared = jnp.broadcast_to(
+                shared[..., None, :], (*x.shape[:-1], shared.shape[-1])
+            )
+            y = _by_part(jnp.concatenate([x, shared], -1), kernel)
         bias = self.bias[...].reshape(y.shape[-2:])
         return add_bias(y, bias)  # (..., G, units / G)
+
+
+def _by_part(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x (..., G, i), kernel (G, i, o) -> (..., G, o)."""
+    return jnp.einsum("...gi,gio->...go", x, kernel)
 
 
 class RMSNorm(nnx.Module):

@@ -43,7 +43,10 @@ def lambda_return(
         return ret, ret
 
     xs = (mixed[:, 1:].T, factor[:, 1:].T)  # (T-1, B)
-    _, returns = jax.lax.scan(step, value[:, -1], xs, reverse=True, unroll=4)
+    with jax.named_scope("lambda_return"):
+        _, returns = jax.lax.scan(
+            step, value[:, -1], xs, reverse=True, unroll=4
+        )
     return returns.T  # (B, T-1)
 
 

@@ -7,7 +7,8 @@ classes.  Next: world_model.py, which turns these states into losses.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -23,6 +24,7 @@ from dreamer.agent.networks import (
     Init,
     Linear,
     RMSNorm,
+    cast_kernels,
 )
 from dreamer.hyperparameters import RSSMConfig
 
@@ -135,7 +137,7 @@ class RSSM(nnx.Module):
 
         The action must already be zeroed there, before its embedding.
         """
-        state = State(*(mask(x, ~is_first) for x in state))
+        state = reset(state, is_first)
         deter = self.core(state, embedded_action)
         posterior = self.posterior(deter, projected_tokens)
         stoch = posterior.sample_onehot(key).astype(self.dtype)
@@ -198,7 +200,8 @@ class RSSM(nnx.Module):
             return state, (state, action)
 
         keys = jax.random.split(key, horizon)
-        _, (states, actions) = jax.lax.scan(step, start, keys)
+        with jax.named_scope("imagine"):
+            _, (states, actions) = jax.lax.scan(step, start, keys)
         states = jax.tree.map(
             lambda first, rest: jnp.concatenate([first[None], rest]),
             start,
@@ -211,6 +214,11 @@ def mask(x: jax.Array, keep: jax.Array) -> jax.Array:
     """Zeroes x (..., *rest) where keep (...) is false."""
     keep = keep.reshape(*keep.shape, *[1] * (x.ndim - keep.ndim))
     return jnp.where(keep, x, jnp.zeros((), x.dtype))
+
+
+def reset(state: State, is_first: jax.Array) -> State:
+    """Zeroes states (B, ...) where an episode begins, is_first (B,)."""
+    return State(*(mask(x, ~is_first) for x in state))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -244,14 +252,21 @@ def _observe_scan(
 
 
 def _observe_forward(graph, params, carry, inputs, others):
-    rssm = nnx.merge(graph, params)
+    rssm = nnx.merge(graph, cast_kernels(params, carry.deter.dtype))
 
     def step(state, x):
-        inputs, others = x
-        state, posterior = rssm.observe_step(state, *inputs, *others)
-        return state, (state, posterior.log_probs)
+        # The state was reset at the end of the step before: that is part of
+        # what computes it, and here it would be another operation.
+        inputs, key, ends = x
+        state, posterior = rssm.observe_step(state, *inputs, nowhere, key)
+        return reset(state, ends), (state, posterior.log_probs)
 
-    outputs = jax.lax.scan(step, carry, (inputs, others))[1]
+    is_first, keys = others
+    nowhere = jnp.zeros_like(is_first[0])
+    ends = jnp.concatenate([is_first[1:], nowhere[None]])
+    xs = (inputs, keys, ends)
+    with jax.named_scope("observe"):
+        outputs = jax.lax.scan(step, reset(carry, is_first[0]), xs)[1]
     return outputs, (params, carry, outputs[0], inputs, others)
 
 
@@ -271,9 +286,10 @@ def _observe_backward(graph, saved, gradients):
         return state, posterior.log_probs
 
     def derivative(before, inputs, is_first):
-        return jax.vjp(
-            lambda *x: step(params, *x, is_first), before, inputs
-        )[1]
+        def of(before, inputs):
+            return step(params, before, inputs, is_first)
+
+        return jax.vjp(of, before, inputs)[1]
 
     per_step, restore = _at_every_step(derivative, before, inputs, is_first)
 
@@ -284,19 +300,24 @@ def _observe_backward(graph, saved, gradients):
         return before_grad, (whole, inputs_grad)
 
     nothing = jax.tree.map(jnp.zeros_like, carry)
-    carry_grad, (states_grad, inputs_grad) = jax.lax.scan(
-        backward, nothing, (per_step, gradients), reverse=True
-    )
-    rows = _rows((before, inputs, is_first))
-    pull_back = jax.vjp(lambda params: step(params, *rows), params)[1]
-    (params_grad,) = pull_back(_rows((states_grad, gradients[1])))
+    with jax.named_scope("observe_backward"):
+        carry_grad, (states_grad, inputs_grad) = jax.lax.scan(
+            backward, nothing, (per_step, gradients), reverse=True
+        )
+
+    def all_steps(params):
+        one = functools.partial(step, params)
+        return jax.vmap(one)(before, inputs, is_first)
+
+    pull_back = jax.vjp(all_steps, params)[1]
+    (params_grad,) = pull_back((states_grad, gradients[1]))
     return params_grad, carry_grad, inputs_grad, None
 
 
 _observe_scan.defvjp(_observe_forward, _observe_backward)
 
 
-def _at_every_step(function, *args):
+def _at_every_step(function: Callable, *args: Any) -> tuple[list, Callable]:
     """function of (B, ...) for all steps of args (T, B, ...) at once.
 
     Returns:
@@ -304,41 +325,29 @@ def _at_every_step(function, *args):
       one step, the pytree that `function` gives.  Parameters in there are the
       same for all steps, and are not repeated.
     """
+    structure = None
 
-    def leaves(*args):
-        return jax.tree.leaves(function(*args))
+    def leaves(*args: Any) -> list[jax.Array]:
+        nonlocal structure
+        found, structure = jax.tree.flatten(function(*args))
+        return found
 
-    def shapes(rows):
+    def shapes(rows: int) -> list[tuple[int, ...]]:
         one = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((rows, *x.shape[2:]), x.dtype), args
         )
         return [x.shape for x in jax.eval_shape(leaves, *one)]
 
     # What grows with the rows belongs to the steps.
-    axes = [0 if a != b else None for a, b in zip(shapes(1), shapes(2))]
-    structure = None
+    stepwise = [a != b for a, b in zip(shapes(1), shapes(2), strict=True)]
+    axes = [0 if each else None for each in stepwise]
+    found = jax.vmap(leaves, out_axes=axes)(*args)
 
-    def kept(*args):
-        nonlocal structure
-        found, structure = jax.tree.flatten(function(*args))
-        return found
+    def restore(per_step: list[jax.Array]) -> Any:
+        rest = iter(per_step)
+        both = zip(found, stepwise, strict=True)
+        one = [next(rest) if each else x for x, each in both]
+        return jax.tree.unflatten(structure, one)
 
-    found = jax.vmap(kept, out_axes=axes)(*args)
-    shared = [x for x, axis in zip(found, axes) if axis is None]
-
-    def restore(per_step):
-        theirs, all_ = iter(per_step), iter(shared)
-        leaves = [next(all_ if axis is None else theirs) for axis in axes]
-        return jax.tree.unflatten(structure, leaves)
-
-    return [x for x, a in zip(found, axes) if a == 0], restore
-
-
-def _rows(tree):
-    """Merges the first two axes (T, B) of every array to B*T rows.
-
-    Sequences first: where the batch is spread over devices, rows stay there.
-    """
-    return jax.tree.map(
-        lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), tree
-    )
+    per_step = [x for x, each in zip(found, stepwise, strict=True) if each]
+    return per_step, restore

@@ -5,6 +5,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from dreamer.agent import convolve
 from dreamer.agent.convolutions import Conv
 from dreamer.agent.networks import (
     MLP,
@@ -13,6 +14,7 @@ from dreamer.agent.networks import (
     Init,
     Linear,
     RMSNorm,
+    cast_kernels,
 )
 
 KW = dict(dtype=jnp.float32, init=Init(0))
@@ -98,6 +100,28 @@ def test_block_linear_is_a_block_diagonal_matrix():
     y = layer(x.reshape(5, 2, 3))
     assert y.shape == (5, 2, 4)
     np.testing.assert_allclose(y.reshape(5, 8), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("on_one_cpu", [True, False])
+def test_block_linear_with_shared_inputs(monkeypatch, on_one_cpu):
+    """As if they were written next to those of every part, both ways."""
+    monkeypatch.setattr(convolve, "on_one_cpu", lambda: on_one_cpu)
+    layer = BlockLinear(2 * (3 + 5), 8, 2, **KW)
+    layer.bias[...] = normal(8)
+    x, shared = normal(4, 2, 3), normal(4, 5)
+    whole = np.stack(
+        [np.concatenate([x[:, part], shared], -1) for part in (0, 1)], 1
+    )
+    np.testing.assert_allclose(
+        layer(x, shared=shared), layer(whole), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_cast_kernels_leaves_scales_and_biases():
+    params = {"kernel": jnp.ones((2, 3)), "scale": jnp.ones(3)}
+    cast = cast_kernels(params, jnp.bfloat16)
+    assert cast["kernel"].dtype == jnp.bfloat16
+    assert cast["scale"].dtype == jnp.float32
 
 
 def test_rms_norm_of_a_hand_computed_case():
