@@ -186,6 +186,7 @@ def resident():
     return pages * resource.getpagesize()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     not Path("/proc/self/statm").exists(),
     reason="this system does not tell how much memory a process takes",

@@ -120,7 +120,7 @@ def test_what_a_run_leaves(pong):
     assert wanted - one_update < realised <= wanted
     assert last["replay/items"] == 300
     assert np.isfinite(list(last.values())).all()
-    assert saved(logdir) == [300]
+    assert saved(logdir)[-1] == 300  # a slow machine saves before, too
     told = status.read(logdir)
     assert (told["state"], told["error"]) == ("done", None)
     assert (told["policy_steps"], told["updates"]) == (300, 33)

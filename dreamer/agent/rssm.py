@@ -253,6 +253,9 @@ def _observe_scan(
 
 def _observe_forward(graph, params, carry, inputs, others):
     rssm = nnx.merge(graph, cast_kernels(params, carry.deter.dtype))
+    # Only these rows meet the state; the loop would copy them at every step.
+    kernel = rssm.posterior_in.kernel[...][: rssm.config.deter]
+    rssm.posterior_in.kernel = nnx.Param(kernel)
 
     def step(state, x):
         # The state was reset at the end of the step before: that is part of
