@@ -33,7 +33,7 @@ from dreamer.agent import convolve  # noqa: E402
 from dreamer.config import load  # noqa: E402
 
 # GFLOP of one update on 16 x 64 images of 64 x 64 x 3 on a CPU.
-UPDATE = {"size1m": 89.7894, "size12m": 1140.0443}
+UPDATE = {"size1m": 89.0848, "size12m": 1128.7700}
 
 # Kernels that one of size12m starts on an H200 (JAX 0.10).
 KERNELS = 4760

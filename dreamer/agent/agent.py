@@ -230,14 +230,15 @@ class Agent:
         steps, opt_state = self.optimizer.update(
             grads, state.opt_state, state.params
         )
-        finite = is_finite(total, grads)
+        grad_norm = optax.tree.norm(grads)
+        finite = is_finite(total, grad_norm)
         params = optax.apply_updates(state.params, steps)
         params = choose(finite, params, state.params)
         slow_critic = optax.incremental_update(
             params["critic"], state.slow_critic, self.config.slowvalue.rate
         )
         updates = state.updates + 1
-        metrics |= optimizer_metrics(total, grads, steps, params, updates)
+        metrics |= optimizer_metrics(total, grad_norm, steps, params, updates)
         state = TrainState(
             params=params,
             slow_critic=choose(finite, slow_critic, state.slow_critic),

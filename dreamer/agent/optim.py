@@ -93,13 +93,13 @@ def make_optimizer(config: OptConfig) -> optax.GradientTransformation:
     )
 
 
-def is_finite(loss: jax.Array, grads: chex.ArrayTree) -> jax.Array:
+def is_finite(loss: jax.Array, grad_norm: jax.Array) -> jax.Array:
     """Whether an update may be applied: () bool.
 
     The norm over all gradients stands for each of them; in float32 it also
     overflows where they are finite, but beyond 1e19.
     """
-    return jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+    return jnp.isfinite(loss) & jnp.isfinite(grad_norm)
 
 
 def choose(
@@ -117,7 +117,7 @@ def choose(
 
 def optimizer_metrics(
     loss: jax.Array,
-    grads: chex.ArrayTree,
+    grad_norm: jax.Array,
     steps: chex.ArrayTree,
     params: chex.ArrayTree,
     updates: jax.Array,
@@ -127,17 +127,14 @@ def optimizer_metrics(
     Norms are over all parameters together.
     """
     count = sum(x.size for x in jax.tree.leaves(params))
-
-    def rms(tree):
-        return optax.tree.norm(tree) / np.sqrt(count)
-
+    root = np.sqrt(count)
     return {
         "opt/loss": loss,
-        "opt/grad_norm": optax.tree.norm(grads),
-        "opt/grad_rms": rms(grads),
-        "opt/update_rms": rms(steps),
-        "opt/param_rms": rms(params),
+        "opt/grad_norm": grad_norm,
+        "opt/grad_rms": grad_norm / root,
+        "opt/update_rms": optax.tree.norm(steps) / root,
+        "opt/param_rms": optax.tree.norm(params) / root,
         "opt/param_count": jnp.asarray(count, jnp.float32),
         "opt/updates": updates,
-        "opt/nonfinite": 1 - is_finite(loss, grads).astype(jnp.float32),
+        "opt/nonfinite": 1 - is_finite(loss, grad_norm).astype(jnp.float32),
     }

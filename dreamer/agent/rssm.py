@@ -281,39 +281,40 @@ def _observe_backward(graph, saved, gradients):
         states,
     )
 
-    def step(params, before, inputs, is_first):
-        # Straight-through gradients do not depend on the sample: any key.
-        state, posterior = nnx.merge(graph, params).observe_step(
-            before, *inputs, is_first, keys[0]
-        )
-        return state, posterior.log_probs
-
     def derivative(before, inputs, is_first):
-        def of(before, inputs):
-            return step(params, before, inputs, is_first)
+        def step(params, before, inputs):
+            # Straight-through gradients do not depend on the sample: any key.
+            state, posterior = nnx.merge(graph, params).observe_step(
+                before, *inputs, is_first, keys[0]
+            )
+            return state, posterior.log_probs
 
-        return jax.vjp(of, before, inputs)[1]
+        return jax.linearize(step, params, before, inputs)[1]
 
     per_step, restore = _at_every_step(derivative, before, inputs, is_first)
 
     def backward(later, x):
-        per_step, (state_grad, logs_grad) = x
+        per_step, before, inputs, (state_grad, logs_grad) = x
         whole = jax.tree.map(jnp.add, state_grad, later)
-        before_grad, inputs_grad = restore(per_step)((whole, logs_grad))
+        back = jax.linear_transpose(restore(per_step), params, before, inputs)
+        _, before_grad, inputs_grad = back((whole, logs_grad))
         return before_grad, (whole, inputs_grad)
 
     nothing = jax.tree.map(jnp.zeros_like, carry)
+    xs = (per_step, before, inputs, gradients)
     with jax.named_scope("observe_backward"):
         carry_grad, (states_grad, inputs_grad) = jax.lax.scan(
-            backward, nothing, (per_step, gradients), reverse=True
+            backward, nothing, xs, reverse=True
         )
 
-    def all_steps(params):
-        one = functools.partial(step, params)
-        return jax.vmap(one)(before, inputs, is_first)
+    def all_steps(params, before, inputs):
+        def one(per_step, before, inputs):
+            return restore(per_step)(params, before, inputs)
 
-    pull_back = jax.vjp(all_steps, params)[1]
-    (params_grad,) = pull_back((states_grad, gradients[1]))
+        return jax.vmap(one)(per_step, before, inputs)
+
+    back = jax.linear_transpose(all_steps, params, before, inputs)
+    params_grad, *_ = back((states_grad, gradients[1]))
     return params_grad, carry_grad, inputs_grad, None
 
 
@@ -335,14 +336,14 @@ def _at_every_step(function: Callable, *args: Any) -> tuple[list, Callable]:
         found, structure = jax.tree.flatten(function(*args))
         return found
 
-    def shapes(rows: int) -> list[tuple[int, ...]]:
-        one = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((rows, *x.shape[2:]), x.dtype), args
-        )
-        return [x.shape for x in jax.eval_shape(leaves, *one)]
-
-    # What grows with the rows belongs to the steps.
-    stepwise = [a != b for a, b in zip(shapes(1), shapes(2), strict=True)]
+    # What grows with the rows belongs to the steps: tried with so many that
+    # nothing else has a size divisible by it.
+    prime = 1_000_003
+    rows = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((prime, *x.shape[2:]), x.dtype), args
+    )
+    shapes = jax.eval_shape(leaves, *rows)
+    stepwise = [x.size % prime == 0 for x in shapes]
     axes = [0 if each else None for each in stepwise]
     found = jax.vmap(leaves, out_axes=axes)(*args)
 
