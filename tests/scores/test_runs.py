@@ -171,7 +171,11 @@ def test_odd_files_are_refused(tmp_path, content, name):
         read(path)
 
 
-@pytest.mark.parametrize("content", [b"[]", gzip.compress(b"[1, 2]")[:-5]])
+@pytest.mark.parametrize(
+    "content",
+    [b"[]", gzip.compress(b"[1, 2]")[:-5]],  # the packed one holds the time
+    ids=["not packed", "cut off"],
+)
 def test_damaged_gzip_is_refused(tmp_path, content):
     path = tmp_path / "x.json.gz"
     path.write_bytes(content)
