@@ -81,7 +81,8 @@ class Learner:
         self._nonfinite = NonFinite(logdir, nonfinite_limit)
         self._next: tuple[Positions, Future[Batch]] | None = None
         self._fresh: Made | None = None
-        self._sums: Metrics | None = None
+        self._names: list[str] = []  # of metrics, in the order of their sums
+        self._sums: jax.Array | None = None
         self._summed = 0
         self._add = jax.jit(_add_finite, donate_argnums=0)
         self._program: Future[Callable] = done(agent.update)
@@ -177,7 +178,8 @@ class Learner:
         """
         if not self._summed:
             return {}
-        sums = {k: float(v) for k, v in jax.device_get(self._sums).items()}
+        values = np.asarray(self._sums).tolist()
+        sums = dict(zip(self._names, values, strict=True))
         nonfinite = sums["opt/nonfinite"]
         applied = self._summed - nonfinite
         means = {k: v / applied for k, v in sums.items()} if applied else {}
@@ -206,8 +208,9 @@ class Learner:
         arrays["nonfinite"] = np.asarray(self._nonfinite.in_row)
         if self._sums is not None:
             arrays["summed"] = np.asarray(self._summed)
-            # Copies, because the next update takes the memory of the sums.
-            arrays |= {f"sums/{k}": np.array(v) for k, v in self._sums.items()}
+            # A copy, because the next update takes the memory of the sums.
+            names = (f"sums/{name}" for name in self._names)
+            arrays |= zip(names, np.array(self._sums), strict=True)
         return {k: np.asarray(v) for k, v in arrays.items()}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -223,7 +226,10 @@ class Learner:
         self._nonfinite.in_row = int(arrays.get("nonfinite", 0))
         if "summed" in arrays:
             self._summed = int(arrays["summed"])
-            self._sums = self._everywhere(_under("sums/", arrays))
+            sums = _under("sums/", arrays)
+            self._names = sorted(sums)
+            values = np.array([sums[name] for name in self._names], np.float32)
+            self._sums = self._everywhere(values)
         batch = _under("batch/", arrays)
         if not batch:
             return
@@ -264,18 +270,28 @@ class Learner:
 
     def _remember(self, metrics: Metrics) -> None:
         """Sums metrics up on the device; they leave it when logged."""
-        if self._sums is None:
-            self._sums = jax.tree.map(jnp.zeros_like, metrics)
+        self._names = sorted(metrics)
         self._sums = self._add(self._sums, metrics)
         self._summed += 1
 
 
-def _add_finite(sums: Metrics, metrics: Metrics) -> Metrics:
-    """Adds the metrics of an update that was applied, or else only counts."""
+def _add_finite(sums: jax.Array | None, metrics: Metrics) -> jax.Array:
+    """Adds the metrics of an update that was applied, or else only counts.
+
+    Args:
+      sums: so far, (M,) float32, or None at first.
+      metrics: (), by name; M of them.
+
+    Returns:
+      The sums, (M,) float32, in the order of the sorted names: one array,
+      because each one costs a GPU a kernel of its own.
+    """
+    names = sorted(metrics)
+    new = jnp.stack([metrics[name].astype(jnp.float32) for name in names])
+    counts = np.array([name == "opt/nonfinite" for name in names])
     applied = metrics["opt/nonfinite"] == 0
-    new = {k: jnp.where(applied, v, 0) for k, v in metrics.items()}
-    new["opt/nonfinite"] = metrics["opt/nonfinite"]
-    return {k: sums[k] + v for k, v in new.items()}
+    new = jnp.where(applied | counts, new, 0)
+    return new if sums is None else sums + new
 
 
 def _flat(batch: Batch, positions: Positions) -> dict[str, np.ndarray]:
