@@ -136,15 +136,19 @@ class Driver:
         self._carry, action = self.agent.policy(
             params, self._carry, inputs, self.key, index
         )
-        action = np.array(action)
+        # All three on their way before the first is waited for.
+        action, deter, stoch = jax.device_get(
+            (action, self._carry.deter, self._carry.stoch)
+        )
+        action = action.copy()
         action[obs["is_last"]] = 0  # nothing follows it
         self.envs.send(action)
         self.replay.add(
             {
                 **obs,
                 "action": action,
-                "deter": np.asarray(self._carry.deter),
-                "stoch": np.asarray(self._carry.stoch),
+                "deter": deter,
+                "stoch": stoch,
             }
         )
         self.policy_steps += self.envs.num
