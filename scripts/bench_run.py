@@ -80,23 +80,21 @@ def bench_startup(config: Config, _: np.dtype, argv: Sequence[str]) -> Rows:
                 f"{name} {seconds:.1f}"
                 for name, seconds in zip(names, parts, strict=True)
             )
-            rows.append(
+            # Of compiling, the update, acting and the replay so far.
+            peak *= 1 if sys.platform == "darwin" else 1024
+            rows += [
                 row(
                     f"first update, {state}, s",
                     f"{total:.1f}",
                     f"{split}, first steps included",
                     seconds=total,
-                )
-            )
-        # Of compiling, the update, acting and the replay so far.
-        unit = 1 if sys.platform == "darwin" else 1024
-        rows.append(
-            row(
-                "  peak RAM of that process, GB",
-                f"{peak * unit / 1e9:.2f}",
-                bytes=peak * unit,
-            )
-        )
+                ),
+                row(
+                    "  peak RAM of that process, GB",
+                    f"{peak / 1e9:.2f}",
+                    bytes=peak,
+                ),
+            ]
     return rows
 
 

@@ -154,10 +154,7 @@ class Dreams:
         spec = self._replay.batch_spec(COLUMNS)
         batch = {k: jax.ShapeDtypeStruct(*v) for k, v in spec.items()}
         key = self._key(0)
-        return threads.start(
-            "compile",
-            lambda: dream.lower(self._agent, shapes, batch, key).compile(),
-        )
+        return threads.start_compiling(dream, self._agent, shapes, batch, key)
 
     def _write(self, result: Dream, frames: int) -> list[Film]:
         """Writes both films; waits for the device."""

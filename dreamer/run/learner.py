@@ -126,11 +126,9 @@ class Learner:
         state = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.state
         )
-
-        def compiled() -> Callable:
-            return self.agent.update.lower(state, batch, self._key).compile()
-
-        self._program = threads.start("compile", compiled)
+        self._program = threads.start_compiling(
+            self.agent.update, state, batch, self._key
+        )
 
     def ready(self, timeout: float) -> bool:
         """Whether `update` need not wait for a compiler.

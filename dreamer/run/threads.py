@@ -6,6 +6,8 @@ stands on.  So a program that has to end while something compiles ends by
 `run_program`.
 """
 
+import contextlib
+import ctypes
 import os
 import sys
 import time
@@ -34,6 +36,27 @@ def start(name: str, function: Callable[..., T], *args: Any) -> Future[T]:
     future.add_done_callback(_running.discard)
     thread.shutdown(wait=False)
     return future
+
+
+def start_compiling(jitted: Callable, *args: Any) -> Future[Callable]:
+    """Compiles a jitted function for the shapes of args, in a thread."""
+
+    def compiled() -> Callable:
+        try:
+            return jitted.lower(*args).compile()
+        finally:
+            _give_back_memory()
+
+    return start("compile", compiled)
+
+
+def _give_back_memory() -> None:
+    """Lets the system have what is free.
+
+    After compiling an update that is 1 GB, which glibc would keep.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def running() -> bool:

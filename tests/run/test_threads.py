@@ -1,6 +1,7 @@
 """A program ends although something that cannot be interrupted goes on."""
 
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -40,6 +41,26 @@ def main():
     {end}
 
 threads.run_program(main)
+"""
+# Small pieces, with one left at their end: glibc keeps what lies before it.
+FREED = """
+import resource
+from dreamer.run import threads
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() >> 20
+
+class Compiler:
+    def lower(self, *args):
+        return self
+    def compile(self):
+        pieces = [bytes(1000) for _ in range(200_000)]
+        self.last = pieces[-1]
+
+before, compiler = resident(), Compiler()
+threads.start_compiling(compiler).result()
+print(resident() - before)
 """
 SHORT = """
 import sys
@@ -94,3 +115,12 @@ def test_results_and_errors_come_out():
     wait([failed])
     with pytest.raises(ValueError, match="invalid literal"):
         failed.result()
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="another C library than glibc"
+)
+def test_memory_that_compiling_has_freed_is_given_back():
+    ended = run(FREED)
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) < 100  # MB, of 200
