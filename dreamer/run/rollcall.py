@@ -68,7 +68,7 @@ def _listen(address: str) -> socket.socket:
 def _count(address: str, count: int, end: float) -> str:
     """Process 0: what is wrong, or nothing."""
     here: dict[int, socket.socket] = {}
-    waiting: list[socket.socket] = []  # for the verdict, all of them
+    callers: list[socket.socket] = []  # for the verdict, all of them
     verdict = ""
     with contextlib.ExitStack() as opened:
         try:
@@ -76,7 +76,7 @@ def _count(address: str, count: int, end: float) -> str:
         except OSError as error:
             return f"cannot listen there ({error.strerror or error})"
         opened.enter_context(server)
-        while len(here) < count - 1 and not verdict:
+        while len(here := _waiting(here)) < count - 1 and not verdict:
             server.settimeout(max(0.01, end - time.monotonic()))
             try:
                 caller, _ = server.accept()
@@ -85,7 +85,9 @@ def _count(address: str, count: int, end: float) -> str:
                 index, expected = _receive(caller)
             except (OSError, ValueError, TypeError):
                 if time.monotonic() > end:
-                    missing = sorted(set(range(1, count)) - here.keys())
+                    missing = sorted(
+                        set(range(1, count)) - _waiting(here).keys()
+                    )
                     verdict = (
                         f"{count - len(missing)} of {count} processes have"
                         f" come; missing: {', '.join(map(str, missing))}"
@@ -98,11 +100,11 @@ def _count(address: str, count: int, end: float) -> str:
                 )
             elif not 0 < index < count:
                 verdict = f"process {index} is not one of {count}"
-            elif index in here and _waits(here[index]):
+            elif index in _waiting(here):
                 verdict = f"two processes say that they are number {index}"
             here[index] = caller
-            waiting.append(caller)
-        for caller in waiting:
+            callers.append(caller)
+        for caller in callers:
             with contextlib.suppress(OSError):
                 caller.sendall(json.dumps(verdict).encode() + b"\n")
     return verdict
@@ -124,12 +126,13 @@ def _call(address: str, count: int, index: int, end: float) -> str:
             time.sleep(BUSY)
 
 
-def _waits(caller: socket.socket) -> bool:
-    """Whether one that called has not gone away since.
+def _waiting(here: dict[int, socket.socket]) -> dict[int, socket.socket]:
+    """Those who called and have not gone away since, to come again perhaps.
 
     Those who wait say nothing; what can be read is the end.
     """
-    return not select.select([caller], [], [], 0)[0]
+    gone = select.select(list(here.values()), [], [], 0)[0]
+    return {index: call for index, call in here.items() if call not in gone}
 
 
 def _receive(caller: socket.socket) -> str | list[int]:
