@@ -38,6 +38,7 @@ from dreamer.options import (
     split_flags,
 )
 from dreamer.presets import from_text, layers, presets
+from dreamer.whole import write_whole
 
 
 @dataclass(frozen=True)
@@ -375,9 +376,7 @@ def from_yaml(text: str, name: str, changes: Mapping[str, Any]) -> Config:
 def save(config: Config, path: Path) -> None:
     """Write a config, all of it or nothing, for `--configs PATH`."""
     text = f"# All settings of one run: --configs {path.name}\n"
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text + to_yaml(config), "utf-8")
-    os.replace(partial, path)
+    write_whole(path, text + to_yaml(config))
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:

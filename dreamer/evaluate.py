@@ -41,6 +41,7 @@ from dreamer.run.progress import duration
 from dreamer.run.ticker import Ticker
 from dreamer.run.when import StopSignal
 from dreamer.scores.evaluation import finite, summary, words
+from dreamer.whole import write_whole
 
 PROGRAM = "dreamer.evaluate"
 DESCRIPTION = """\
@@ -343,12 +344,7 @@ def write(path: Path, contents: Mapping[str, Any]) -> None:
     """
     text = json.dumps(contents, indent=1, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(text, "utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, text)
 
 
 if __name__ == "__main__":

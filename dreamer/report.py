@@ -14,8 +14,9 @@ from typing import NoReturn
 from dreamer.command import Parser
 from dreamer.options import one_line
 from dreamer.pages.index import INDEX, entry, index
-from dreamer.pages.page import replace_file, write_page
+from dreamer.pages.page import write_page
 from dreamer.pages.read import CONFIG, read
+from dreamer.whole import write_whole
 
 PROGRAM = "dreamer.report"
 DESCRIPTION = f"""\
@@ -93,8 +94,9 @@ def _write(folder: Path, runs: Sequence[Path]) -> int:
         raise ValueError(next(iter(failed.values())))
     for reason in failed.values():
         print(f"{PROGRAM}: {reason}", file=sys.stderr)
-    text = index(folder, entries, failed)
-    print(f"Written: {replace_file(folder / INDEX, text)}")
+    path = folder / INDEX
+    write_whole(path, index(folder, entries, failed))
+    print(f"Written: {path}")
     return 1 if failed else 0
 
 

@@ -168,17 +168,16 @@ def test_bad_input_is_one_line(cartpole, pong, tmp_path, text, words):
 
 
 def test_a_disk_that_takes_nothing(cartpole, tmp_path, capsys, monkeypatch):
-    def full(path, *args):
-        raise OSError(28, "No space left on device", str(path))
+    def full(_):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fsync", full)
     out = tmp_path / "x.json"
     argv = f"--logdir {cartpole} --episodes 1 --out {out}".split()
     assert evaluate.main(argv) == 1
     said = capsys.readouterr()
     assert said.err == (
-        "dreamer.evaluate: [Errno 28] No space left on device:"
-        f" '{out}.partial'\n"
+        f"dreamer.evaluate: [Errno 28] No space left on device: '{out}'\n"
     )
     assert "Mean score" in said.out
     assert not list(tmp_path.iterdir())

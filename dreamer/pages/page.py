@@ -5,7 +5,6 @@ evaluation), `learning.py` (dreams, losses), `origin.py` (command, settings,
 versions). Read next: `read.py`, for what a logdir holds.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from dreamer.pages.origin import origin
 from dreamer.pages.read import Logdir, read, time_text
 from dreamer.pages.summary import Summary, duration, summarise
 from dreamer.train_ratio import schedule
+from dreamer.whole import write_whole
 
 FILE = "report.html"
 UNKNOWN = "not known"
@@ -44,18 +44,8 @@ def write(logdir: Path) -> Path:
 
 def write_page(found: Logdir) -> Path:
     """The same for a run that was read."""
-    return replace_file(found.path / FILE, page(found))
-
-
-def replace_file(path: Path, text: str) -> Path:
-    """Writes a file that is never seen half written."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_bytes(text.encode("utf-8", "replace"))
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    path = found.path / FILE
+    write_whole(path, page(found))
     return path
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from dreamer.config import Config, ConfigError
 from dreamer.run.append import AppendedFile
+from dreamer.whole import write_whole
 
 METRICS = "metrics.jsonl"
 SCORES = "scores.jsonl"
@@ -326,7 +327,7 @@ class _WandB:
         """The W&B run that this logdir continues, or a new one."""
         path = logdir / "wandb_id.txt"
         if not path.exists():
-            path.write_text(secrets.token_hex(4) + "\n")
+            write_whole(path, secrets.token_hex(4) + "\n")
         return path.read_text().strip()
 
     def write(self, frames: int, row: Mapping[str, float]) -> None:

@@ -25,6 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dreamer.whole import write_whole
+
 FILE = "status.json"
 BEAT = 10.0  # seconds between two of them, while steps or updates go on
 SILENCE = 900.0  # seconds after which a run that says nothing has stopped
@@ -71,10 +73,9 @@ class Status:
         """Writes at once, keeping what `values` do not change."""
         self._values |= {"state": state, "error": error, **values}
         self._values["time"] = time.time()
-        partial = self._path.with_name(f"{FILE}.partial")
         with contextlib.suppress(OSError):
-            partial.write_text(json.dumps(self._values) + "\n", "utf-8")
-            os.replace(partial, self._path)
+            text = json.dumps(self._values) + "\n"
+            write_whole(self._path, text, sync=False)  # soon outdated
 
 
 def read(logdir: Path) -> dict[str, Any] | None:

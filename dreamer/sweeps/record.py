@@ -11,9 +11,7 @@ standing.py, for how the runs are doing.
 """
 
 import json
-import os
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from typing import Any
 from dreamer.config import ConfigError, check_resume, load
 from dreamer.run import lock
 from dreamer.sweeps.grid import Run
+from dreamer.whole import write_whole
 
 FILE = "sweep.json"
 FORMAT = 1
@@ -67,14 +66,8 @@ class Record:
             "runs": {name: asdict(x) for name, x in self.runs.items()},
             "jobs": [asdict(job) for job in self.jobs],
         }
-        path = self.folder / FILE
-        partial = path.with_name(f"{FILE}.partial")
-        try:
-            partial.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
-            os.replace(partial, path)
-        finally:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
+        text = json.dumps(values, indent=1) + "\n"
+        write_whole(self.folder / FILE, text)
 
 
 def read(folder: Path) -> Record:

@@ -1,6 +1,7 @@
 """sweep.json: what is kept of a sweep, and what may not change in it."""
 
 import json
+import os
 
 import pytest
 
@@ -85,7 +86,7 @@ def test_a_write_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(record.os, "replace", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(OSError, match="No space"):
         found.write()
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
