@@ -167,6 +167,13 @@ class ReplayConfig:
     online: bool = option(
         True, "", "Serve every fresh window once before drawing uniformly."
     )
+    exact: str = option(
+        "auto",
+        ("auto", "always", "never"),
+        "Whether a checkpoint saves again all latents that updates refreshed,"
+        " so that a run goes on to the bit; auto: if all take up to 4 GB.",
+        resume=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from dreamer.envs.vector import Envs
 from dreamer.replay import Positions, Replay
 from dreamer.run.checkpoint import Checkpoints
 from dreamer.run.driver import replay_fields
+from dreamer.run.parts import is_exact
 from dreamer.train_ratio import schedule
 
 UPDATES_MS = (20, 50, 100, 400)  # from small models on fast GPUs to large
@@ -215,11 +216,13 @@ def bench_save(config: Config, dtype: np.dtype) -> Rows:
     agent = agent_for(config, dtype)
     state = agent.init(0)
     with tempfile.TemporaryDirectory() as folder:
-        capacity = min(config.replay.size, config.run.steps, 100_000)
+        full = min(config.replay.size, config.run.steps)
+        capacity = min(full, 100_000)
         replay, step = (
             empty_replay(agent, config, capacity),
             random_step(agent),
         )
+        replay.exact = is_exact(config, agent.latents, full)
         for _ in range(capacity):
             replay.add(step)
         checkpoints = Checkpoints(Path(folder))

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = ["--configs", "debug", "--task", "gym_CartPole-v1"]
 FLAGS += ["--run.envs", "2", "--run.save_every", "1e9"]
+# The least that is divided among devices, see layout.py.
+FLAGS += ["--agent.dyn.rssm.deter", "256", "--agent.dyn.rssm.hidden", "64"]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,8 @@ def counters(logdir):
 
 def test_two_processes_stop_and_go_on_together(cache, tmp_path):
     logdir, second = tmp_path / "run", tmp_path / "run" / "processes" / "1"
-    processes = start_two(cache, logdir, 100_000)
+    divided = ["--jax.fsdp", "true"]
+    processes = start_two(cache, logdir, 100_000, *divided)
     wait_for(logdir, processes, lambda x: (x["updates"] or 0) > 2)
     processes[1].send_signal(signal.SIGTERM)  # the one that does not lead
     (out, _), (other_out, _) = ends(*processes, code=INTERRUPTED)

@@ -186,7 +186,9 @@ def _pooled_conv_backward(
     saved: tuple[jax.Array, ...], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel, bits = saved
-    share = dy / jax.lax.population_count(bits).astype(dy.dtype)
+    # A compiler may keep more digits on one side of `==`, so that none is.
+    count = jnp.maximum(jax.lax.population_count(bits), 1)
+    share = dy / count.astype(dy.dtype)
     parts = [
         jnp.where((bits >> i) & 1 == 1, share, jnp.zeros_like(share))
         for i in range(4)

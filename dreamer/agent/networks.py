@@ -64,9 +64,21 @@ def cast_kernels(params: ArrayTree, dtype: DType) -> ArrayTree:
     return jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 else x, params)
 
 
+@jax.custom_jvp
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """x (..., *bias.shape) + bias, in the dtype of x."""
+    """x (..., *bias.shape) + bias, in the dtype of x.
+
+    The bias's gradient is summed in float32: there can be millions of rows,
+    and in bfloat16 a sum stops growing after some hundred of them.
+    """
     return x + jnp.broadcast_to(bias.astype(x.dtype), x.shape)
+
+
+@add_bias.defjvp
+def _add_bias_jvp(primals, tangents):
+    x, bias = tangents
+    bias = jnp.broadcast_to(bias, x.shape)
+    return add_bias(*primals), (x.astype(f32) + bias).astype(x.dtype)
 
 
 class Linear(nnx.Module):

@@ -24,8 +24,8 @@ def clip_by_agc(clip: float) -> optax.GradientTransformation:
 
     def update(updates, state, params):
         def one(grad, param):
-            grad_norm = jnp.linalg.norm(grad.ravel())
-            param_norm = jnp.linalg.norm(param.ravel())
+            grad_norm = jnp.linalg.norm(grad)
+            param_norm = jnp.linalg.norm(param)
             limit = clip * jnp.maximum(MIN_PARAM_NORM, param_norm)
             return grad / jnp.maximum(1.0, grad_norm / limit)
 

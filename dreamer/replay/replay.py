@@ -46,6 +46,9 @@ class Replay:
       seed: Of the uniform draws.
       online: Whether each environment's stream, cut into consecutive windows
         that do not overlap, is served window by window before uniform draws.
+      exact: Whether a snapshot saves latents again that were refreshed since
+        the last one. If not, a complete chunk keeps those of its first save:
+        older ones, from which windows start all the same.
 
     Raises:
       ValueError: An argument is out of its range.
@@ -61,11 +64,13 @@ class Replay:
         length: int,
         seed: int,
         online: bool = True,
+        exact: bool = True,
     ) -> None:
         self.envs = envs
         self.context = context
         self.length = length
         self.online = online
+        self.exact = exact
         self._check_arguments(fields, latents, capacity)
         self.bytes_per_step = memory.bytes_per_step(fields, latents)
         self._window = context + length
@@ -92,6 +97,11 @@ class Replay:
     def capacity(self) -> int:
         """Steps held when full, over all environments."""
         return self.envs * self._capacity
+
+    @property
+    def latent_bytes(self) -> int:
+        """Bytes that all latents take when it is full."""
+        return self.capacity * memory.bytes_per_step({}, self._latents.spec)
 
     @property
     def windows(self) -> int:
@@ -235,7 +245,8 @@ class Replay:
                     continue
                 fresh = {k: v[row, kept - first :] for k, v in values.items()}
                 self._latents.write(int(env), kept, fresh)
-                self._chunks["latents"].touch(int(env), kept, stop)
+                if self.exact:
+                    self._chunks["latents"].touch(int(env), kept, stop)
 
     def snapshot(
         self, directory: Path, put: Put
@@ -251,7 +262,8 @@ class Replay:
 
         Returns:
           A function that gives the manifest, JSON-able: everything that
-          `load` needs to continue exactly from here. It waits for the files
+          `load` needs to continue from here, exactly if the replay is
+          `exact`. It waits for the files
           and raises what writing them raised (OSError). Draws that are not
           gathered yet are not part of it.
         """

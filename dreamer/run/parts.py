@@ -10,8 +10,12 @@ import numpy as np
 from dreamer.agent.agent import Agent
 from dreamer.config import Config, ConfigError
 from dreamer.envs.vector import Envs
-from dreamer.replay import Replay, bytes_per_step, fits_in_ram
+from dreamer.replay import Replay, Spec, bytes_per_step, fits_in_ram
 from dreamer.run.driver import replay_fields
+
+# Of latents, which a checkpoint may have to write all again; Atari 100K at
+# size200m has 1.8 GB of them, 5M steps have 82 GB.
+EXACT_BYTES = 4 * 10**9
 
 
 def check_complete(
@@ -60,4 +64,17 @@ def make_replay(
         length=config.batch_length,
         seed=config.seed,
         online=config.replay.online,
+        exact=is_exact(config, latents, capacity),
     )
+
+
+def is_exact(config: Config, latents: Spec, capacity: int) -> bool:
+    """Whether checkpoints save latents again that updates refreshed.
+
+    Args:
+      config: all settings.
+      latents: of the agent.
+      capacity: steps that the replay holds when full.
+    """
+    small = capacity * bytes_per_step({}, latents) <= EXACT_BYTES
+    return {"always": True, "never": False}.get(config.replay.exact, small)

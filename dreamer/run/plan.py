@@ -14,6 +14,7 @@ import jax
 from dreamer.agent.agent import Agent, Params
 from dreamer.config import Config
 from dreamer.replay import Replay, required_ram
+from dreamer.run.parts import EXACT_BYTES
 from dreamer.run.progress import duration
 from dreamer.train_ratio import schedule
 
@@ -98,6 +99,18 @@ def describe(
         "replay": f"{replay.capacity:,} steps of {each / 1000:.1f} KB ="
         f" {ram} of RAM when full",
     }
+    latents = gigabytes(replay.latent_bytes)
+    if not replay.exact:
+        lines["resume"] = (
+            "not to the bit: checkpoints keep the latents of each step that"
+            f" were saved first; --replay.exact always saves all {latents}"
+            " each time"
+        )
+    elif replay.latent_bytes > EXACT_BYTES:
+        lines["resume"] = (
+            f"to the bit: a checkpoint saves up to all {latents} of latents"
+            " again (--replay.exact always)"
+        )
     return "\n".join(f"  {key:<8} {text}" for key, text in lines.items())
 
 

@@ -327,11 +327,15 @@ class Run:
 
     def dream(self) -> None:
         """Films what the model predicts, if it is time; rarely takes any."""
+        dreamer = self._dreamer()
         if self.peers.leads:
-            self._dreams.turn(*self._dreamer())
+            self._dreams.turn(*dreamer)
 
     def _dreamer(self) -> tuple[Params, int, int]:
-        """Who dreams: parameters, updates and frames of now."""
+        """Who dreams: parameters, updates and frames of now.
+
+        Divided parameters are united, which all processes do together.
+        """
         return self.learner.params, self.updates, self.frames
 
     def wait(self) -> None:
@@ -370,7 +374,8 @@ class Run:
         A row of metrics goes before it, so that no mean begins before a
         checkpoint and ends after it.
         """
-        if self._saved == self._progress() and not self._checkpoints.error:
+        failed = self.peers.any(bool(self._checkpoints.error))[0]
+        if self._saved == self._progress() and not failed:
             return
         self._saved = self._progress()
         self.log()
@@ -421,8 +426,9 @@ class Run:
           WriteError: the logdir cannot be written.
         """
         self.save()
+        dreamer = self._dreamer()
         if self.finished and self.peers.leads:
-            self._dreams.last(*self._dreamer())
+            self._dreams.last(*dreamer)
         while True:
             self._checkpoints.wait()
             self._logger.sync()

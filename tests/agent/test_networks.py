@@ -1,5 +1,8 @@
 """Layers against plain NumPy and against their slow definitions."""
 
+import re
+
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -14,6 +17,7 @@ from dreamer.agent.networks import (
     Init,
     Linear,
     RMSNorm,
+    add_bias,
     cast_kernels,
 )
 
@@ -178,3 +182,17 @@ def test_parameters_are_float32_and_results_in_the_compute_dtype(dtype):
     for layer, shape in cases:
         assert layer.kernel[...].dtype == np.float32
         assert layer(jnp.asarray(normal(*shape))).dtype == dtype
+
+
+def test_gradient_of_a_bias_is_summed_in_float32():
+    rows = jnp.zeros((64, 8, 3), jnp.bfloat16)
+
+    def loss(bias):
+        y = add_bias(rows, bias)
+        assert y.dtype == jnp.bfloat16
+        return y.astype(jnp.float32).sum()
+
+    program = str(jax.make_jaxpr(jax.grad(loss))(jnp.zeros(3)))
+    sums = re.findall(r":(\w+)\[3\] = reduce_sum\[\s*axes=", program)
+    assert sums == ["f32"]
+    np.testing.assert_array_equal(jax.grad(loss)(jnp.zeros(3)), [512.0] * 3)

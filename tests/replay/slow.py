@@ -20,13 +20,28 @@ LATENTS = {"deter": ((5,), BF16), "stoch": ((3,), np.dtype(np.uint8))}
 
 
 def make_replay(
-    envs=2, capacity=20, context=1, length=3, seed=0, online=True, **specs
+    envs=2,
+    capacity=20,
+    context=1,
+    length=3,
+    seed=0,
+    online=True,
+    exact=True,
+    **specs,
 ):
     """A `Replay` of the small specs above; `capacity` is per environment."""
     fields = specs.get("fields", FIELDS)
     latents = specs.get("latents", LATENTS)
     return Replay(
-        fields, latents, envs, capacity * envs, context, length, seed, online
+        fields,
+        latents,
+        envs,
+        capacity * envs,
+        context,
+        length,
+        seed,
+        online,
+        exact,
     )
 
 

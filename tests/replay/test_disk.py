@@ -76,6 +76,29 @@ def test_write_back_makes_only_its_own_latents_stale(tmp_path):
     assert contents(loaded(tmp_path, third, capacity=100)) == contents(replay)
 
 
+def test_a_replay_that_need_not_be_exact_saves_latents_once(tmp_path):
+    replay = make_replay(envs=1, capacity=100, exact=False)
+    fill(replay, 44)
+    before = contents(replay)
+    first = save(replay, tmp_path)
+    refresh(replay, env=0, start=12)  # in a complete chunk
+    refresh(replay, env=0, start=39)  # in the last, which is not
+    assert contents(replay) != before
+    assert save(replay, tmp_path)["files"] == first["files"]
+    again = loaded(tmp_path, first, envs=1, capacity=100, exact=False)
+    assert contents(again) == before
+    # What grows is saved as it is by then.
+    fill(replay, 4, first_seed=44)
+    second = save(replay, tmp_path)
+    new = names(second, "latents") - names(first, "latents")
+    assert [name.rsplit("-", 1)[0] for name in new] == ["latents-0-40-48"]
+    again = loaded(tmp_path, second, envs=1, capacity=100)
+    assert contents(again) != contents(replay)
+    refresh(again, env=0, start=12)
+    refresh(again, env=0, start=39)
+    assert contents(again) == contents(replay)
+
+
 def test_overwritten_chunks_are_listed_no_more(tmp_path):
     replay = make_replay(envs=1, capacity=20)
     fill(replay, 20)

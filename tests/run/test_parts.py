@@ -29,6 +29,22 @@ def test_capacity(flags, policy_steps, capacity):
     assert make_replay(*args).capacity == capacity
 
 
+@pytest.mark.parametrize(
+    ("flags", "most", "exact"),
+    [
+        ([], 300 * 8, True),  # six bytes of deter and two of stoch
+        ([], 300 * 8 - 1, False),
+        (["--replay.exact", "always"], 0, True),
+        (["--replay.exact", "never"], 300 * 8, False),
+    ],
+)
+def test_a_small_replay_is_saved_exactly(monkeypatch, flags, most, exact):
+    monkeypatch.setattr(parts, "EXACT_BYTES", most)
+    replay = make_replay(config(*flags), tiny.Envs(), tiny.Agent(), 0)
+    assert replay.exact is exact
+    assert replay.latent_bytes == 300 * 8
+
+
 def test_a_replay_that_does_not_fit_is_not_made(monkeypatch):
     made = []
 

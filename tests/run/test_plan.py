@@ -21,9 +21,15 @@ def agent(settings, dtype=np.float32, kind="image"):
     )
 
 
+def held(latent_bytes=4 * 10**9, exact=True, **sizes):
+    return types.SimpleNamespace(
+        latent_bytes=latent_bytes, exact=exact, **sizes
+    )
+
+
 def test_lines():
     settings = config()
-    replay = types.SimpleNamespace(capacity=110_000, bytes_per_step=28_723)
+    replay = held(capacity=110_000, bytes_per_step=28_723)
     params = {"a": np.zeros((1000, 1000)), "b": {"c": np.zeros(234_000)}}
     text = describe(settings, agent(settings), replay, params)
     lines = {x.split()[0]: " ".join(x.split()[1:]) for x in text.split("\n")}
@@ -37,6 +43,20 @@ def test_lines():
     assert lines["replay"] == (
         "110,000 steps of 28.7 KB = 3.2 GB of RAM when full"
     )
+    assert "resume" not in lines
+
+
+@pytest.mark.parametrize(
+    ("exact", "text"),
+    [
+        (False, "--replay.exact always saves all 81.9 GB each time"),
+        (True, "saves up to all 81.9 GB of latents again"),
+    ],
+)
+def test_a_large_replay_says_what_checkpoints_cost(exact, text):
+    settings = config()
+    replay = held(81_920_000_000, exact, capacity=1, bytes_per_step=1)
+    assert text in describe(settings, agent(settings), replay, {})
 
 
 @pytest.mark.parametrize(
@@ -50,7 +70,7 @@ def test_lines():
 )
 def test_words(flags, text):
     settings = config(*flags)
-    replay = types.SimpleNamespace(capacity=1, bytes_per_step=1)
+    replay = held(capacity=1, bytes_per_step=1)
     assert text in describe(settings, agent(settings), replay, {})
 
 
