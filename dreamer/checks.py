@@ -7,11 +7,21 @@ runs `check` last.
 
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreamer.options import ConfigError, cut, did_you_mean
+from dreamer.options import (
+    ConfigError,
+    cut,
+    did_you_mean,
+    settings,
+    unknown_key,
+)
 from dreamer.train_ratio import first_full_step
+
+# Groups of `env`, each for the tasks that begin with its name.
+SUITES = ("atari", "atari100k", "gym")
 
 if TYPE_CHECKING:
     from dreamer.config import Config, JaxConfig
@@ -49,6 +59,33 @@ def check(config: "Config") -> None:
             f"agent.retnorm.perclo={agent.retnorm.perclo}: expected less than"
             f" agent.retnorm.perchi={agent.retnorm.perchi}"
         )
+
+
+def check_flags(flags: Mapping[str, str], config: "Config") -> None:
+    """Find flags for tasks of another kind, which would do nothing.
+
+    Presets and files may hold them: they are for many tasks.
+
+    Args:
+      flags: By key, before they are applied.
+      config: Whose task it is, unless a flag says so.
+
+    Raises:
+      ConfigError: The first such flag and what the task takes; or an unknown
+        one that resembles what the task takes.
+    """
+    task = flags.get("task", config.task)
+    suite = task.partition("_")[0]
+    if suite not in SUITES:
+        return  # `check` says so
+    others = tuple(f"env.{x}." for x in SUITES if x != suite)
+    known = settings(config)
+    ours = [key for key in known if not key.startswith(others)]
+    for key in flags:
+        if key in known and key.startswith(others):
+            raise ConfigError(f"--{key}: task {cut(task)} takes env.{suite}.*")
+        if not any(f"{name}.".startswith(f"{key}.") for name in known):
+            unknown_key(key, ours, "--")
 
 
 def _check_task(task: str) -> None:
@@ -112,7 +149,7 @@ def _check_logdir(logdir: str) -> None:
 
 def _check_sizes(config: "Config") -> None:
     """The sizes that layers need to divide evenly."""
-    for suite in ("atari", "atari100k", "gym"):
+    for suite in SUITES:
         size = getattr(config.env, suite).size
         if any(side % IMAGE_MULTIPLE for side in size):
             raise ConfigError(

@@ -24,7 +24,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from dreamer.checks import check
+from dreamer.checks import check, check_flags
 from dreamer.hyperparameters import AgentConfig
 from dreamer.options import (
     HELP_WIDTH,
@@ -326,6 +326,7 @@ def load(argv: Sequence[str], program: str = "dreamer.train") -> Config:
     config = Config()
     for layer in layers(entries):
         config = apply(config, layer.values, layer.where)
+    check_flags(flags, config)
     config = apply(config, flags, "--")
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     values = {

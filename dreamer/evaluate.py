@@ -8,6 +8,7 @@ run/policy.py for the agent, run/episodes.py for what is played.
 import argparse
 import contextlib
 import json
+import numbers
 import os
 import platform
 import re
@@ -32,6 +33,7 @@ from dreamer.options import (
     shown,
     split_flags,
 )
+from dreamer.places import home
 from dreamer.run import threads
 from dreamer.run.episodes import Episode, Evaluation
 from dreamer.run.faults import explain
@@ -56,7 +58,8 @@ accelerator if there is one, wherever the run did), --run.env_timeout and
 """
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130  # exit codes, beside 0
 FORMAT = 1  # of the file
-FPS = 30  # of an environment that does not say
+FPS = 30.0  # of an environment that does not say
+SLOWEST, FASTEST = 0.1, 1000.0  # frames per second of a film
 PACKAGES = ("jax", "numpy", "gymnasium", "ale-py")
 
 
@@ -140,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--logdir", metavar="DIR", type=Path, required=True, help=about)
     about = "how actions are taken (default: sample, as in training)"
     add("--mode", choices=MODES, default="sample", help=about)
-    add("--out", metavar="FILE", type=Path, help="instead of that in DIR")
+    add("--out", metavar="FILE", type=home, help="instead of that in DIR")
     for flag, default, low, high, about in (
         ("checkpoint", None, 0, 10**18, "its policy steps (default: newest)"),
         ("episodes", 100, 1, 10**6, "episodes to play"),
@@ -247,10 +250,17 @@ def _check_writable(out: Path) -> None:
 def _films(policy: Policy, envs: Envs, count: int, out: Path) -> Films:
     """Films beside the file, at the speed of the game."""
     env = policy.make_env()
-    fps = (env.metadata.get("render_fps") or FPS) / policy.config.action_repeat
+    fps = _fps(env.metadata) / policy.config.action_repeat
     env.close()
     title = policy.config.task_name
     return Films(_paths(count, out), fps, envs.obs_spaces, title)
+
+
+def _fps(metadata: Mapping[str, Any] | None) -> float:
+    """Frames per second that an environment asks for, if a film can."""
+    fps = (metadata or {}).get("render_fps")
+    known = isinstance(fps, numbers.Real) and SLOWEST <= fps <= FASTEST
+    return float(fps) if known else FPS
 
 
 def _paths(count: int, out: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 HELP_WIDTH = 100
 HELP_INDENT = 42
 LONGEST = 4000  # characters of a message; a list of all settings fits
+WORDS = ("configs", "help")  # flags that are no settings
 
 T = TypeVar("T")
 
@@ -130,7 +131,7 @@ def apply(config: T, raw: Mapping[str, Any], where: str) -> T:
     known = settings(config)
     for key in raw:
         if key not in known:
-            _unknown_key(key, known, where)
+            unknown_key(key, known, where)
     values = {key: parse(known[key], raw[key], where) for key in raw}
     return _replace(config, values)
 
@@ -255,11 +256,26 @@ def _limits(allowed: str | tuple[str, ...]) -> str:
     return " and ".join(words)
 
 
-def _unknown_key(key: str, known: Iterable[str], where: str) -> NoReturn:
+def unknown_key(key: str, known: Iterable[str], where: str) -> NoReturn:
+    """Refuse a key, with the nearest of the `known` ones.
+
+    Args:
+      key: What there is no setting of.
+      known: What was perhaps meant; should not be empty.
+      where: As of `apply`; "--" for a flag.
+
+    Raises:
+      ConfigError: Always.
+    """
     inside = [name for name in known if name.startswith(f"{key}.")]
     if inside:
         some = ", ".join(inside[:3]) + (", ..." if inside[3:] else "")
         raise ConfigError(f"{where}{key} is a group of settings: {some}")
+    word = difflib.get_close_matches(key[:100], WORDS, 1, 0.7)
+    if where == "--" and word:
+        raise ConfigError(
+            f"--{shown(key)}: unknown setting; did you mean --{word[0]}?"
+        )
     last = key.rpartition(".")[2]
     same = [name for name in known if name.rpartition(".")[2] == last]
     hint = did_you_mean(key, same or known, cutoff=0.0 if same else 0.6)

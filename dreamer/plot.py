@@ -14,7 +14,8 @@ from typing import NoReturn
 import matplotlib
 
 from dreamer.command import Parser
-from dreamer.options import one_line
+from dreamer.options import one_line, shown
+from dreamer.places import given, home
 from dreamer.scores.averages import averages
 from dreamer.scores.comparison import Comparison, compare
 from dreamer.scores.figures import SETTINGS, learning_curves
@@ -41,16 +42,18 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "dirs",
         metavar="DIR",
-        nargs="+",
-        type=Path,
+        nargs="*",
+        type=home,
         help="where runs are, at any depth: folders with scores.jsonl and"
         " config.yaml, or .json.gz files with the authors' curves; such a"
         " file (.json too) can be named itself",
     )
+    about = "the same as DIR"
+    add("--logdir", metavar="DIR", action="append", type=home, help=about)
     add(
         "--out",
         metavar="FOLDER",
-        type=Path,
+        type=home,
         default=Path("plots"),
         help="where to write (default: plots)",
     )
@@ -80,9 +83,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _frames(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not 1 <= number <= 1e12:
-        raise argparse.ArgumentTypeError(f"{text}: expected 1 to 1e12 frames")
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)}: expected 1 to 1e12 frames"
+        )
     return number
 
 
@@ -94,7 +102,7 @@ def _window(text: str) -> Window:
         window = 0.0, 0.0
     if not comma or not 0 <= window[0] < window[1] <= 1e12:
         raise argparse.ArgumentTypeError(
-            f"{text}: expected two numbers of frames, FROM,TO"
+            f"{shown(text)}: expected two numbers of frames, FROM,TO"
         )
     return window
 
@@ -105,7 +113,9 @@ def main(argv: Sequence[str]) -> None:
         flags = _parser().parse_args(argv)
         if flags.out.exists() and not flags.out.is_dir():
             raise ValueError(f"--out {flags.out}: expected a folder")
-        runs = _read(flags.dirs, _labels(flags.label, len(flags.dirs)))
+        dirs = given(flags.dirs, flags.logdir)
+        left_out: list[str] = []
+        runs = _read(dirs, _labels(flags.label, len(dirs)), left_out)
         comparisons = [
             compare(runs, benchmark, flags.window, flags.bin)
             for benchmark in BENCHMARKS.values()
@@ -117,7 +127,7 @@ def main(argv: Sequence[str]) -> None:
         _refuse(f"{error.filename or '?'}: {error.strerror or error}")
     except ValueError as error:
         _refuse(str(error))
-    for line in [*_remarks(runs), *_results(comparisons)]:
+    for line in [*_remarks(runs, left_out), *_results(comparisons)]:
         print(line)
     print(f"Written: {', '.join(str(flags.out / name) for name, _ in files)}")
 
@@ -139,11 +149,13 @@ def _labels(text: str, dirs: int) -> list[str]:
     return names
 
 
-def _read(dirs: Iterable[Path], labels: Iterable[str]) -> list[Run]:
+def _read(
+    dirs: Iterable[Path], labels: Iterable[str], left_out: list[str]
+) -> list[Run]:
     """All runs; one that is found twice counts once."""
     found: dict[str, Run] = {}
     for path, label in zip(dirs, labels, strict=True):
-        for run in read(path.resolve(), label):
+        for run in read(path.resolve(), label, left_out):
             found.setdefault(run.name, run)
     return list(found.values())
 
@@ -189,9 +201,13 @@ def _write(
         write(out / name)
 
 
-def _remarks(runs: Sequence[Run]) -> Iterable[str]:
+def _remarks(runs: Sequence[Run], left_out: Iterable[str]) -> Iterable[str]:
     """What a person should know of the runs that were found."""
     yield f"Runs: {len(runs)}"
+    reasons = list(dict.fromkeys(left_out))  # a DIR may be given twice
+    if reasons:
+        yield f"Runs left out: {len(reasons)}"
+        yield from (f"  {reason}" for reason in reasons)
     broken = [run for run in runs if run.broken]
     if broken:
         lines = sum(run.broken for run in broken)

@@ -16,6 +16,7 @@ from dreamer.options import one_line
 from dreamer.pages.index import INDEX, entry, index
 from dreamer.pages.page import write_page
 from dreamer.pages.read import CONFIG, read
+from dreamer.places import given, home
 from dreamer.whole import write_whole
 
 PROGRAM = "dreamer.report"
@@ -39,12 +40,20 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "dirs",
         metavar="DIR",
-        nargs="+",
-        type=Path,
+        nargs="*",
+        type=home,
         help="a logdir, or a folder with logdirs in it",
     )
+    parser.add_argument(
+        "--logdir",
+        metavar="DIR",
+        action="append",
+        type=home,
+        help="the same as DIR",
+    )
     try:
-        dirs = parser.parse_args(argv).dirs
+        flags = parser.parse_args(argv)
+        dirs = given(flags.dirs, flags.logdir)
         runs = {folder: find(folder) for folder in dirs}
         return max([_write(folder, found) for folder, found in runs.items()])
     except OSError as error:

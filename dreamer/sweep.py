@@ -8,8 +8,11 @@ them. Next: sweeps/__init__.py for the parts.
 """
 
 import argparse
+import copy
 import os
+import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +20,21 @@ from pathlib import Path
 from dreamer.options import ConfigError, cut, did_you_mean, one_line
 from dreamer.run.ticker import Ticker
 from dreamer.run.when import StopSignal, Timer
-from dreamer.sweeps import k8s, output, record, slurm, table
+from dreamer.sweeps import k8s, output, record, slurm, table, trial
 from dreamer.sweeps.estimate import Planned, Speeds, existing
 from dreamer.sweeps.flags import PROGRAM, parse
 from dreamer.sweeps.grid import Run, expand, planned_run
 from dreamer.sweeps.local import INTERRUPTED, REFUSED, RETRIES, Local
 from dreamer.sweeps.record import Record
 from dreamer.sweeps.slots import Slot, find_gpus, make_slots
-from dreamer.sweeps.standing import DONE, QUEUED, RUNNING, Standing, look
+from dreamer.sweeps.standing import (
+    DONE,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    Standing,
+    look,
+)
 
 EVERY = 60.0  # seconds between two lines where there is no terminal
 
@@ -73,22 +83,29 @@ def launch(argv: Sequence[str]) -> int:
     print("\n".join(describe(sweep, found, survey(sweep, found))), flush=True)
     if sweep.flags.dry_run:
         return 0
+    new = record.missing(sweep.folder)
     with record.hold(sweep.folder) as held:
         if held.warning:
             print(held.warning)
         before, found = found, record.read(sweep.folder)
         if found != before:  # another command has been here since
             record.check(found, sweep.runs)
+        before = copy.deepcopy(found)
         found.add(sweep.runs)
-        found.write()
-        todo = [
-            planned.run
-            for planned in survey(sweep, found)
-            if planned.standing.state not in (DONE, QUEUED)
-        ]
-        if sweep.flags.launcher == "local":
-            return start(sweep, found, todo)
-        return submit(sweep, found, todo)
+        try:
+            found.write()
+            todo = [
+                planned.run
+                for planned in survey(sweep, found)
+                if planned.standing.state not in (DONE, QUEUED)
+            ]
+            if sweep.flags.launcher != "local":
+                return submit(sweep, found, todo)
+        except BaseException:
+            if found.submitted == before.submitted:
+                record.undo(before, new)
+            raise
+        return start(sweep, found, todo)
 
 
 def prepare(argv: Sequence[str]) -> Sweep:
@@ -99,14 +116,15 @@ def prepare(argv: Sequence[str]) -> Sweep:
       OSError: something cannot be read.
     """
     flags, entries, changes = parse(argv)
-    if flags.launcher == "slurm":
-        slurm.check()
-    if flags.launcher == "k8s":
-        k8s.check(flags)
     folder = Path(flags.logdir).expanduser().absolute()
     _check_folder(folder)
+    if flags.launcher == "slurm":
+        slurm.check(folder)
+    if flags.launcher == "k8s":
+        k8s.check(flags)
     runs = expand(entries, changes, folder)
     record.check(record.read(folder), runs)
+    trial.check(runs, flags.launcher)
     slots = []
     if flags.launcher == "local":
         gpus = flags.gpus.split(",") if flags.gpus else find_gpus()
@@ -131,11 +149,15 @@ def _check_folder(folder: Path) -> None:
 
 def survey(sweep: Sweep, found: Record) -> list[Planned]:
     """How the runs stand."""
-    queued = slurm.queued(found) if sweep.flags.launcher == "slurm" else set()
+    queued, others = set(), (DONE, RUNNING)
+    if sweep.flags.launcher == "slurm":
+        queued = slurm.queued(found)
+    if sweep.flags.launcher == "k8s":  # whose Job may have given up the failed
+        queued, others = set(k8s.queued(found)), (DONE, RUNNING, FAILED)
     planned = []
     for run in sweep.runs:
         standing = look(Path(run.config.logdir), run.config.run.steps)
-        if run.name in queued and standing.state not in (DONE, RUNNING):
+        if run.name in queued and standing.state not in others:
             standing = Standing(QUEUED, None, False, standing.values)
         planned.append(Planned(run, standing))
     return planned
@@ -157,6 +179,7 @@ def describe(
         sweep.folder,
         at_a_time=len(slots) or flags.concurrent,
         per_gpu=(flags.per_gpu or 1) if accelerated else None,
+        one_machine=flags.launcher == "local",
     )
 
 
@@ -185,12 +208,13 @@ def start(sweep: Sweep, found: Record, runs: Sequence[Run]) -> int:
 def submit(sweep: Sweep, found: Record, runs: Sequence[Run]) -> int:
     """Gives the runs that nobody has to a cluster."""
     runs = [x for x in runs if look(Path(x.config.logdir)).state != RUNNING]
+    if sweep.flags.launcher == "k8s":
+        tell_left(sweep, found)
     if not runs:
         print("Nothing to submit")
         return 0
     if sweep.flags.launcher == "k8s":
-        path = sweep.folder / k8s.FILE
-        path.write_text(k8s.manifest(sweep.folder, runs, sweep.flags), "utf-8")
+        path = shlex.quote(str(k8s.submit(found, runs, sweep.flags)))
         print(f"Written: {path}\nTo start it: kubectl apply -f {path}")
         return 0
     names = [run.name for run in runs]
@@ -198,6 +222,18 @@ def submit(sweep: Sweep, found: Record, runs: Sequence[Run]) -> int:
     print(f"Submitted: job {job}, {len(runs)} runs, by {path}")
     print(f"How it goes: python -m {PROGRAM} status {sweep.folder}")
     return 0
+
+
+def tell_left(sweep: Sweep, found: Record) -> None:
+    """Says how to take back runs that are left to manifests."""
+    files = k8s.queued(found)
+    states = {x.run.name: x.standing.state for x in survey(sweep, found)}
+    left = Counter(files[x] for x, state in states.items() if state == QUEUED)
+    for path, count in left.items():
+        print(
+            f"{count} runs are left to the Job of {path.name}; if it is over"
+            f" or was never started: {k8s.release(path)}"
+        )
 
 
 def status(argv: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ from dreamer.envs.vector import EnvError
 from dreamer.options import one_line
 from dreamer.pages import page
 from dreamer.run import threads
-from dreamer.run.faults import explain
+from dreamer.run.faults import brief, explain
 from dreamer.run.nonfinite import Diverged
 from dreamer.run.patience import WriteError
 from dreamer.run.plan import Estimate
@@ -24,9 +24,12 @@ from dreamer.run.progress import Progress
 from dreamer.run.state import Run
 from dreamer.run.when import StopSignal, Timer
 from dreamer.train_ratio import schedule
+from dreamer.trouble import PassingError
 
 # Exit codes, beside 0 for a run that is done.
-FAILED = 1  # the run ended; a line says why, or a traceback if it is a bug
+# It ended, or may start another time: a line says why, or a traceback if it
+# is a bug.
+FAILED = 1
 REFUSED = 2  # something asked for cannot work; nothing was created
 INTERRUPTED = 75  # told to stop and saved; given its logdir again, it goes on
 
@@ -60,7 +63,7 @@ def train(config: Config) -> int:
     """Trains one agent, from its first step or its last checkpoint.
 
     Returns:
-      An exit code: 0, `REFUSED` or `INTERRUPTED`.
+      An exit code: 0, `FAILED`, `REFUSED` or `INTERRUPTED`.
 
     Raises:
       EnvError: environments failed too often.
@@ -73,13 +76,13 @@ def train(config: Config) -> int:
         except ValueError as error:
             line = one_line(" ".join(str(error).split()))
             print(f"dreamer.train: {line}", file=sys.stderr)
-            return REFUSED
+            passing = isinstance(error, PassingError)
+            return FAILED if passing else REFUSED
         with run:
             try:
                 loop(run, stop)
             except Exception as error:
-                reason = reason_for(error, config) or repr(error)
-                run.tell("failed", one_line(reason))
+                tell_failure(run, error)
                 raise
             finished, updates = run.finished, run.updates
             run.tell("done" if finished else "interrupted")
@@ -92,12 +95,24 @@ def train(config: Config) -> int:
     return 0
 
 
-def write_page(run: Run) -> None:
-    """Writes the report page; a run without one is no worse for it."""
+def tell_failure(run: Run, error: Exception) -> None:
+    """Leaves word of an error in the logdir, as far as that can be written."""
+    bug = f"{type(error).__name__}: {error}"
+    run.tell("failed", brief(reason_for(error, run.config) or bug))
+    if run.peers.leads:
+        write_page(run, failed=True)
+
+
+def write_page(run: Run, failed: bool = False) -> None:
+    """Writes the report page; a run without one is no worse for it.
+
+    Of one that failed, the reason is news enough.
+    """
     try:
         print(f"Report: {page.write(run.logdir)}")
     except Exception as error:
-        print(one_line(f"No report page: {error}"), file=sys.stderr)
+        if not failed:
+            print(one_line(f"No report page: {error}"), file=sys.stderr)
 
 
 def loop(run: Run, stop: StopSignal) -> None:

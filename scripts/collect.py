@@ -60,11 +60,10 @@ def unfinished(run: Path) -> str:
 
 
 def is_evaluated(run: Path) -> bool:
-    """Whether the newest checkpoint's agent has played."""
+    """Whether the newest checkpoint's agent has played, as usual."""
     newest = _newest(run)
-    return any(
-        x.checkpoint >= newest for x in map(read_evaluation, _evals(run))
-    )
+    found = map(read_evaluation, _evals(run))
+    return any(x.usual and x.checkpoint >= newest for x in found)
 
 
 def _evals(run: Path) -> list[Path]:

@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
+from matplotlib.lines import Line2D
 from prove import PROOFS, SOLVED, Result
 
 from dreamer.config import load
@@ -51,15 +51,17 @@ def read(folder: Path) -> dict[str, list[Trained]]:
     found: dict[str, list[Trained]] = {name: [] for name in PROOFS}
     for path in sorted(folder.glob("*/config.yaml")):
         config = load(["--configs", str(path)])
-        played = [read_evaluation(x) for x in path.parent.glob("eval*.json")]
-        if config.task not in names or not played:
+        files = [read_evaluation(x) for x in path.parent.glob("eval*.json")]
+        usual = [x for x in files if x.usual]
+        if config.task not in names or not usual:
             raise ValueError(f"{path.parent}: no evaluation of a small task")
-        newest = max(played, key=lambda x: x.checkpoint)
+        newest = max(usual, key=lambda x: x.checkpoint)
         low, high = newest.about.get("ci95") or (float("nan"),) * 2
         mean, name = newest.scores.mean(), names[config.task]
         result = Result(name, config.seed, mean, low, high, float("nan"))
-        steps, scores, _ = read_lines(path.parent / "scores.jsonl")
-        run = Trained(result, len(newest.scores), steps, scores)
+        played = read_lines(path.parent / "scores.jsonl")
+        count = len(newest.scores)
+        run = Trained(result, count, played.frames, played.scores)
         found[name].append(run)
     for trained in found.values():
         trained.sort(key=lambda x: x.result.seed)
@@ -124,13 +126,7 @@ def learning_curves(found: Mapping[str, Sequence[Trained]]) -> bytes:
             panel.set_axis_off()
         for panel, (name, trained) in zip(panels, found.items(), strict=False):
             _panel(panel, name, trained)
-        figure.suptitle(
-            f"Training episodes, means over {1 / BINS:.1%} of the steps, one"
-            " line for each seed;\ndots: evaluation after the last step",
-            x=0.01,
-            ha="left",
-            fontsize=10,
-        )
+        _legend(figure, found)
         figure.supxlabel("policy steps", fontsize=9)
         figure.supylabel("score of an episode", fontsize=9)
         file = io.BytesIO()
@@ -141,7 +137,8 @@ def learning_curves(found: Mapping[str, Sequence[Trained]]) -> bytes:
 def _panel(panel: Axes, name: str, trained: Sequence[Trained]) -> None:
     proof = PROOFS[name]
     right = max(run.steps[-1] for run in trained)
-    for run, style in zip(trained, _styles(len(trained)), strict=True):
+    for run in trained:
+        style = _style(run.result.seed)
         steps, means = _binned(run.steps, run.scores, right)
         panel.plot(steps, means, **style)
         dot = dict(color=style["color"], clip_on=False, zorder=4)
@@ -149,13 +146,14 @@ def _panel(panel: Axes, name: str, trained: Sequence[Trained]) -> None:
     for score, word in ((proof.best, "best"), (proof.random, "random")):
         panel.axhline(score, **LINES["random"])
         panel.annotate(
-            f"{word} {score:.4g}",
-            (0, score),
-            xytext=(3, 2),
+            f"{word}\n{score:.4g}",
+            (1, score),
+            xycoords=("axes fraction", "data"),
+            xytext=(6, 0),  # beside the panel, where no curve is
             textcoords="offset points",
+            va="center",
             color=GREY,
-            zorder=5,
-            path_effects=[withStroke(linewidth=2, foreground="white")],
+            fontsize=8,
         )
     panel.set_title(f"{name.title()}: {proof.needs}", loc="left")
     panel.set_xlim(0, right)
@@ -163,12 +161,28 @@ def _panel(panel: Axes, name: str, trained: Sequence[Trained]) -> None:
     panel.locator_params(axis="both", nbins=5)
 
 
-def _styles(count: int) -> list[dict]:
-    """As many as there are seeds, in turns."""
-    looks = [STYLES[i % len(STYLES)] for i in range(count)]
-    return [
-        dict(color=x.color, linestyle=x.line, linewidth=1.3) for x in looks
-    ]
+def _legend(figure: Figure, found: Mapping[str, Sequence[Trained]]) -> None:
+    """What is drawn, and the line of every seed."""
+    seeds = sorted({x.result.seed for y in found.values() for x in y})
+    figure.legend(
+        handles=[
+            Line2D([], [], label=f"seed {x}", **_style(x)) for x in seeds
+        ],
+        loc="outside upper left",
+        ncols=8,
+        frameon=False,
+        handlelength=3,
+        title=f"Training episodes, means over {1 / BINS:.1%} of the steps;"
+        " dots: evaluation after the last step",
+        title_fontsize=10,
+        alignment="left",
+    )
+
+
+def _style(seed: int) -> dict:
+    """The same in all panels; from a seventh seed on they begin again."""
+    look = STYLES[seed % len(STYLES)]
+    return dict(color=look.color, linestyle=look.line, linewidth=1.3)
 
 
 def _binned(

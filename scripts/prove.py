@@ -9,7 +9,8 @@ are the budget. Then 100 episodes are evaluated with seeds of their own, and a
 row is printed: the score beside the best possible and that of random actions,
 and how far it is from the one to the other. From 90% on a task counts as
 solved; where one is not, the exit code is 1. A run that is finished is not
-trained again, one that was interrupted goes on.
+trained again, one that was interrupted goes on: SIGTERM and Ctrl-C end all
+trainings, which save, and the exit code is 75.
 
 As many runs at a time as there are cores, one core each: models so small gain
 little from a second one. Next: dreamer/envs/proofs.py for the tasks,
@@ -17,9 +18,12 @@ prove_bounds.py for what they are compared with.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import queue
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -27,9 +31,20 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from dreamer.command import Parser  # noqa: E402
+from dreamer.options import one_line, shown  # noqa: E402
+from dreamer.places import home  # noqa: E402
+
 SOLVED = 0.9  # of the way from random to the best
+LOGDIR = "~/logdir/proof"
+FAILED, REFUSED, INTERRUPTED = 1, 2, 75  # exit codes, beside 0
+STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,7 @@ class Proof:
     """A task, and the mean scores of random actions and of the best player.
 
     Those of the project's own tasks and CartPole's best are exact, the others
-    are measured (`python scripts/prove_bounds.py`).
+    are measured and rounded; `python scripts/prove_bounds.py` prints both.
     """
 
     needs: str
@@ -53,6 +68,20 @@ PROOFS = {
     "cartpole": Proof("vectors", "gym_CartPole-v1", 22.2, 500.0),
     "pendulum": Proof("continuous actions", "gym_Pendulum-v1", -1236, -138.6),
 }
+TABLE = "\n".join(
+    f"    {name:<9} {x.needs}: {x.task}" for name, x in PROOFS.items()
+)
+DESCRIPTION = f"""\
+Trains on small tasks, evaluates 100 episodes of each and compares with the
+best possible score and with that of random actions. The tasks:
+
+{TABLE}
+
+All are trained by --configs proof. From {SOLVED:.0%} of the way from random to
+the best on a task counts as solved. Exit codes: 0, 1 if one is not solved or
+failed, 2 for wrong flags, 75 after SIGTERM or Ctrl-C: trainings save, and the
+same command goes on.
+"""
 HEADER = (
     f"{'task':<9} {'needs':<18} {'seed':>4} {'random':>9} {'score':>9}"
     f" {'from':>9} {'to':>9} {'best':>9} {'way':>6} {'minutes':>8}"
@@ -93,22 +122,67 @@ class Result:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains and evaluates what the command line names; prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("tasks", nargs="*", metavar="TASK")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N")
-    parser.add_argument("--steps", type=int, metavar="N", help="policy steps")
-    parser.add_argument("--logdir", type=Path, default="~/logdir/proof")
-    arguments = parser.parse_args(argv)
-    names = arguments.tasks or list(PROOFS)
-    for name in names:
+    """Trains and evaluates what the command line names; prints the table.
+
+    Returns:
+      An exit code: 0, FAILED, REFUSED or INTERRUPTED.
+    """
+    try:
+        flags = parse(sys.argv[1:] if argv is None else argv)
+        flags.logdir.mkdir(parents=True, exist_ok=True)
+        with Programs() as programs:
+            solved = prove_all(flags, programs)
+        return 0 if solved else FAILED
+    except Stopped:
+        code, reason = INTERRUPTED, "interrupted; the same command goes on"
+    except RuntimeError as error:
+        code, reason = FAILED, str(error)
+    except OSError as error:
+        code = REFUSED
+        reason = f"{error.filename or '?'}: {error.strerror or error}"
+    except ValueError as error:
+        code, reason = REFUSED, str(error)
+    print(f"prove: {one_line(reason)}", file=sys.stderr)
+    return code
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Flags of the command line.
+
+    Raises:
+      ValueError: something is not as it should be.
+    """
+    parser = Parser("", DESCRIPTION)
+    parser.prog = "scripts/prove.py"
+    add = parser.add_argument
+    add("tasks", nargs="*", metavar="TASK", help="default: all of them")
+    about = "seeds of each, from 0 on (default: 1)"
+    add("--seeds", type=_count, default=1, metavar="N", help=about)
+    about = "policy steps (default: those of --configs proof)"
+    add("--steps", type=_count, metavar="N", help=about)
+    about = f"where runs are (default: {LOGDIR})"
+    add("--logdir", type=home, default=LOGDIR, metavar="DIR", help=about)
+    flags = parser.parse_args(argv)
+    flags.tasks = flags.tasks or list(PROOFS)
+    for name in flags.tasks:
         if name not in PROOFS:
-            parser.error(f"task is {name!r}, allowed: {', '.join(PROOFS)}")
-    for option in ("seeds", "steps"):
-        number = getattr(arguments, option)
-        if number is not None and number < 1:
-            parser.error(f"--{option} is {number}, allowed: 1 or more")
-    folder = arguments.logdir.expanduser()
+            allowed = ", ".join(PROOFS)
+            raise ValueError(f"TASK {shown(name)}: expected {allowed}")
+        if flags.tasks.count(name) > 1:
+            raise ValueError(f"TASK {name}: given twice")
+    return flags
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)}: expected a whole number from 1 to 999999999"
+        )
+    return int(text)
+
+
+def prove_all(flags: argparse.Namespace, programs: "Programs") -> bool:
+    """Every task with every seed; whether all of them are solved."""
     cores = queue.SimpleQueue()
     for core in usable_cores():
         cores.put(core)
@@ -117,23 +191,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, seed = job
         core = cores.get()
         try:
-            logdir = folder / f"{name}-{seed}"
-            return prove(name, seed, logdir, core, arguments.steps)
+            logdir = flags.logdir / f"{name}-{seed}"
+            return prove(name, seed, logdir, programs, core, flags.steps)
         finally:
             cores.put(core)
 
     print(HEADER, flush=True)
-    jobs = [(x, seed) for seed in range(arguments.seeds) for x in names]
-    results = []
-    try:
-        with ThreadPoolExecutor(cores.qsize()) as pool:
-            for result in pool.map(work, jobs):
-                results.append(result)
-                print(result, flush=True)
-    except RuntimeError as error:
-        print(f"prove: {error}", file=sys.stderr)
-        return 1
-    return 0 if all(result.solved for result in results) else 1
+    jobs = [(x, seed) for seed in range(flags.seeds) for x in flags.tasks]
+    solved = True
+    with ThreadPoolExecutor(cores.qsize()) as pool:
+        for result in pool.map(work, jobs):
+            solved = solved and result.solved
+            print(result, flush=True)
+    return solved
 
 
 def usable_cores() -> list[int]:
@@ -144,7 +214,12 @@ def usable_cores() -> list[int]:
 
 
 def prove(
-    name: str, seed: int, logdir: Path, core: int, steps: int | None = None
+    name: str,
+    seed: int,
+    logdir: Path,
+    programs: "Programs",
+    core: int,
+    steps: int | None = None,
 ) -> Result:
     """Trains, if that is not done, and evaluates; the output goes to a log.
 
@@ -152,13 +227,14 @@ def prove(
       name: of the task.
       seed: of everything in the run.
       logdir: of the run.
+      programs: what runs them.
       core: to run on.
       steps: policy steps, if not those of the preset.
 
     Raises:
       RuntimeError: a command failed; names the log.
+      Stopped: a signal came.
     """
-    logdir.parent.mkdir(parents=True, exist_ok=True)
     out = logdir / "eval-proof.json"
     settings = ["--configs", "proof", "--task", PROOFS[name].task]
     train = [*settings, "--seed", seed, "--logdir", logdir]
@@ -166,22 +242,67 @@ def prove(
     evaluate = ["--logdir", logdir, "--envs", 1, "--out", out]
     began = time.monotonic()
     with logdir.with_suffix(".log").open("a") as log:
-        run("dreamer.train", train, core, log)
+        programs.run("dreamer.train", train, core, log)
         minutes = (time.monotonic() - began) / 60
-        run("dreamer.evaluate", evaluate, core, log)
+        programs.run("dreamer.evaluate", evaluate, core, log)
     found = json.loads(out.read_text())
     return Result(name, seed, found["mean"], *found["ci95"], minutes)
 
 
-def run(module: str, arguments: list, core: int, log) -> None:
-    """One of the project's commands, bound to a core before JAX starts."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    env = dict(os.environ, PYTHONPATH=str(ROOT))
-    with subprocess.Popen(command, stdout=log, stderr=log, env=env) as process:
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(process.pid, {core})
-    if process.returncode:
-        raise RuntimeError(f"{module} failed: {log.name} says why")
+class Stopped(Exception):
+    """A signal came, and what was running has ended."""
+
+
+class Programs:
+    """The project's commands, which SIGTERM and Ctrl-C end in good order.
+
+    A context manager: while it is entered, both signals are handed on as
+    SIGTERM, on which a training saves; nothing is started any more.
+    """
+
+    def __init__(self) -> None:
+        self._stopped = False
+        self._running: set[subprocess.Popen] = set()
+        self._before: dict[int, Any] = {}
+
+    def run(self, module: str, arguments: list, core: int, log: Any) -> None:
+        """One command, bound to a core before JAX starts.
+
+        Raises:
+          RuntimeError: it failed; names the log.
+          Stopped: a signal came.
+        """
+        if self._stopped:
+            raise Stopped
+        command = [sys.executable, "-m", module, *map(str, arguments)]
+        env = dict(os.environ, PYTHONPATH=str(ROOT))
+        with subprocess.Popen(
+            command, stdout=log, stderr=log, env=env
+        ) as process:
+            self._running.add(process)
+            if self._stopped:  # before it could be told
+                process.terminate()
+            if hasattr(os, "sched_setaffinity"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(process.pid, {core})
+        self._running.discard(process)
+        if self._stopped or process.returncode == INTERRUPTED:
+            raise Stopped
+        if process.returncode:
+            raise RuntimeError(f"{module} failed: {log.name} says why")
+
+    def __enter__(self) -> Self:
+        self._before = {x: signal.signal(x, self._stop) for x in STOPS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopped = True
+        for process in list(self._running):
+            process.terminate()
 
 
 if __name__ == "__main__":

@@ -43,7 +43,20 @@ WORDS = (
     "group of settings",
     "builds on",
     "duplicate key",
+    "takes env.",
 )
+# A task for settings of each kind of task; others suit any.
+TASKS = {
+    "env.atari.": ["--task", "atari_pong"],
+    "env.atari100k.": ["--task", "atari100k_pong"],
+    "env.gym.": ["--task", "gym_CartPole-v1"],
+}
+
+
+def with_its_task(key, value):
+    """Words that give a setting a value, for a task that has it."""
+    words = [f"--{key}={value}"]
+    return words + TASKS.get(key.removesuffix(key.rpartition(".")[2]), [])
 
 
 class Looked:
@@ -107,7 +120,7 @@ def names_what_is_allowed(line):
 @given(key=keys, value=values)
 @examples(400)
 def test_any_text_as_the_value_of_a_setting(key, value, here):
-    line = trained([f"--{key}={value}"], here)
+    line = trained(with_its_task(key, value), here)
     if line:
         assert names_what_is_allowed(line) or "File name too long" in line
         assert len(line) < 600 or key == "logdir"
@@ -417,9 +430,9 @@ def test_every_whole_number_has_an_end():
     for key, setting in settings(Config()).items():
         if setting.type is int:
             with pytest.raises(ConfigError, match="expected a whole number"):
-                load([f"--{key}=1e16"])
+                load(with_its_task(key, "1e16"))
             with pytest.raises(ConfigError, match="expected a whole number"):
-                load([f"--{key}=-1"])
+                load(with_its_task(key, "-1"))
 
 
 # The least of everything, and numbers that divide nothing.

@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from dreamer import evaluate
 from dreamer.run.checkpoint import Checkpoints
+from dreamer.video import Film
 from tests.refusals import files, outcome
 from tests.run.trained import CARTPOLE, PONG, checkpoint, programs_kept
 
@@ -82,6 +84,34 @@ def test_scores_and_films_of_a_game(pong, capsys):
         assert film.streams.video[0].average_rate == 15
         # The reset and 20 steps.
         assert len(list(film.decode(video=0))) == 21
+
+
+@pytest.mark.parametrize(
+    ("metadata", "fps"),
+    [
+        ({"render_fps": 60}, 60),
+        ({"render_fps": np.int64(15)}, 15),
+        ({"render_fps": np.float32(12.5)}, 12.5),
+        ({"render_fps": 0.5}, 0.5),
+        *(
+            ({"render_fps": x}, evaluate.FPS)
+            for x in ("60", -1, 0, None, [5], 1e300, 1e-300, float("nan"))
+        ),
+        ({}, evaluate.FPS),
+        (None, evaluate.FPS),
+    ],
+)
+def test_the_speed_of_films(metadata, fps, tmp_path):
+    found = evaluate._fps(metadata)
+    assert found == fps
+    Film(tmp_path / "x.mp4", found / 64)  # the most frames of an action
+
+
+def test_the_home_folder(cartpole, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    argv = f"--logdir {cartpole} --episodes 1 --out=~/x.json".split()
+    assert evaluate.main(argv) == 0
+    assert {x.name for x in tmp_path.iterdir()} == {"x.json"}
 
 
 def test_the_same_command_gives_the_same_scores(cartpole, tmp_path):

@@ -91,6 +91,44 @@ def test_what_a_person_should_know_is_said(runs, tmp_path, capsys):
     assert lines[5].startswith("Written: ")
 
 
+def write_odd_runs(folder):
+    """One of another benchmark, and one that cannot be read."""
+    write_run(folder / "gym", "--task gym_CartPole-v1")
+    (write_run(folder / "garbage") / "scores.jsonl").write_text("garbage\n")
+
+
+def test_runs_that_are_no_atari_or_damaged_hide_no_others(
+    runs, tmp_path, capsys
+):
+    program(f"{runs} --out {tmp_path}/first")
+    write_odd_runs(runs / "more")
+    (write_run(runs / "eval") / "eval-1.json").write_text("[1]")
+    capsys.readouterr()
+    program(f"{runs} {runs} --out {tmp_path}/out")
+    assert capsys.readouterr().out.splitlines()[:5] == [
+        "Runs: 2",
+        "Runs left out: 3",
+        f'  {runs}/eval/eval-1.json: expected {{"episodes": [{{"score":'
+        " number}, ...]}",
+        f'  {runs}/more/garbage/scores.jsonl: expected lines as {{"step":'
+        ' 4000, "episode/score": 1.0}, and there is none',
+        f"  {runs}/more/gym/config.yaml: task gym_CartPole-v1: expected"
+        " atari100k_<game> or atari_<game>",
+    ]
+    assert files(tmp_path / "out").keys() == {
+        tmp_path / "out" / x for x in NAMES
+    }
+    assert table(tmp_path / "out") == table(tmp_path / "first")
+
+
+def test_the_home_folder_and_logdir(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    program("--logdir ~/runs/pong-0 --logdir=~/runs --out=~/plots")
+    assert {x.name for x in (tmp_path / "plots").iterdir()} == NAMES
+    assert {x.name for x in tmp_path.iterdir()} == {"runs", "plots"}
+
+
 def table(folder):
     return (folder / "atari100k.csv").read_text()
 
@@ -120,7 +158,11 @@ BAD = [
     ("{runs} --window nan,4", "expected two numbers of frames"),
     ("{runs} --bin 0", "expected 1 to 1e12"),
     ("{runs} --bin 1", "more than 10000 bins"),
-    ("{runs} --bin x", "--bin"),
+    ("{runs} --bin x", "--bin: x: expected 1 to 1e12 frames"),
+    ("{here}/odd", "odd: none of 2 runs can be read: "),
+    ("{here}/odd/gym", "gym_CartPole-v1: expected atari100k_<game>"),
+    ("{here}/odd/garbage", "scores.jsonl: expected lines as"),
+    ("{runs} {here}/odd/gym", "gym_CartPole-v1: expected atari100k_<game>"),
     ("{runs} --label a,b", "expected one name, or 1"),
     ("{runs} --colour red", "--colour"),
     ("{here}/odd.json", "odd.json: expected a list of records"),
@@ -136,5 +178,6 @@ def test_bad_input_is_one_line(runs, tmp_path, monkeypatch, text, words):
     (write_run(tmp_path / "game") / "config.yaml").write_text(
         "task: atari100k_pongg\n"
     )
+    write_odd_runs(tmp_path / "odd")
     argv = text.format(here=tmp_path, runs=runs).split()
     assert words in outcome("dreamer.plot", plot.main, argv, tmp_path)

@@ -14,7 +14,7 @@ import pytest
 from dreamer.config import load
 from dreamer.run import status
 from dreamer.run.archive import read_meta
-from dreamer.run.checkpoint import saved_steps
+from dreamer.run.shelf import saved_steps
 from dreamer.train import FAILED, INTERRUPTED, REFUSED
 from dreamer.train_ratio import schedule
 
@@ -128,6 +128,16 @@ def test_two_processes_stop_and_go_on_together(cache, tmp_path):
 
     more = steps + 100
     ends(*start_two(cache, logdir, more))
+    assert saved_steps(second / "ckpt") == {steps, more}
+    # Both go back behind damage to the part of one.
+    path = second / "ckpt" / str(more) / "envs.arrays"
+    path.write_bytes(path.read_bytes()[:-1])
+    (out, _), (other_out, _) = ends(*start_two(cache, logdir, more))
+    for said in (out, other_out):
+        assert f"checkpoint {more} is damaged (" in said
+        assert f"checkpoint {steps} is used instead" in said
+    assert f"Continues at policy step {steps:,} " in out
+    assert saved_steps(second / "ckpt") == {steps, more}
     assert status.read(logdir)["state"] == "done"
     assert rows(logdir)[: len(scored)] == scored
     planned = schedule(load([*FLAGS, "--run.steps", str(more)]))
@@ -177,13 +187,6 @@ def test_each_process_says_why_it_refuses(cache, tmp_path):
             "jax.devices=2: 2 devices cannot share batch_size=3",
         ),
         (["--jax.coordinator", "auto"], "jax.coordinator=auto: found no"),
-        (
-            [
-                *("--jax.coordinator", "127.0.0.1:9", "--jax.processes", 2),
-                *("--jax.process", 1, "--jax.join_timeout", 0.5),
-            ],
-            "process 0 does not answer",
-        ),
     ],
 )
 def test_what_cannot_be_shared_is_refused(cache, tmp_path, flags, said):
@@ -191,5 +194,15 @@ def test_what_cannot_be_shared_is_refused(cache, tmp_path, flags, said):
     process = start(cache, logdir, *flags, devices=2)
     ((_, err),) = ends(process, code=REFUSED)
     assert said in err
+    assert err.count("\n") == 1
+    assert not logdir.exists()
+
+
+def test_one_that_finds_no_other_may_do_so_the_next_time(cache, tmp_path):
+    logdir = tmp_path / "run"
+    flags = ["--jax.coordinator", "127.0.0.1:9", "--jax.processes", 2]
+    flags += ["--jax.process", 1, "--jax.join_timeout", 0.5]
+    ((_, err),) = ends(start(cache, logdir, *flags), code=FAILED)
+    assert "process 0 does not answer" in err
     assert err.count("\n") == 1
     assert not logdir.exists()

@@ -1,8 +1,11 @@
 """The agent learns: small tasks are solved, and the table says so honestly."""
 
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -62,13 +65,16 @@ def test_the_way_from_chance_to_the_best(prove):
     assert str(rows[0]).endswith("NOT SOLVED")
 
 
-def test_one_task_that_is_not_solved_fails_all(prove, monkeypatch, capsys):
+def test_one_task_that_is_not_solved_fails_all(
+    prove, tmp_path, monkeypatch, capsys
+):
     scores = {"catch": 5.0, "doors": 0.7}
     monkeypatch.setattr(
         prove, "prove", lambda x, *_: prove.Result(x, 0, scores[x], 0, 0, 0)
     )
-    assert prove.main(["catch"]) == 0
-    assert prove.main(["catch", "doors"]) == 1
+    place = ["--logdir", str(tmp_path)]
+    assert prove.main(["catch", *place]) == 0
+    assert prove.main(["catch", "doors", *place]) == 1
     assert "NOT SOLVED" in capsys.readouterr().out
 
 
@@ -86,9 +92,75 @@ def test_a_training_that_fails_is_said_in_one_line(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [(["chess"], "'chess'"), (["--seeds", "0"], "0"), (["--steps", "x"], "x")],
+    [
+        (["chess"], "TASK chess: expected catch, recall, "),
+        (["doors", "doors"], "TASK doors: given twice"),
+        (["--seeds", "0"], "--seeds: 0: expected a whole number from 1"),
+        (["--steps", "x"], "--steps: x: expected a whole number from 1"),
+        (["doors", "--seed", "3"], "--seed"),
+        (["--logdir", "{here}/file/x"], "file/x: "),
+        (["--logdir", "/proc/x"], "/proc/x: "),
+    ],
 )
-def test_what_does_not_exist_is_refused(arguments, word):
-    done = command(*arguments)
-    assert done.returncode == 2
-    assert word in done.stderr.splitlines()[-1]
+def test_what_cannot_be_is_refused(prove, tmp_path, capsys, arguments, word):
+    (tmp_path / "file").write_text("")
+    assert prove.main([x.format(here=tmp_path) for x in arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith("prove: ")
+    assert word in line
+
+
+def test_help_names_tasks_and_defaults(prove, capsys):
+    with pytest.raises(SystemExit):
+        prove.main(["--help"])
+    said = capsys.readouterr().out
+    for words in (*prove.PROOFS, "default: 1", "default: ~/logdir/proof"):
+        assert words in said
+
+
+FAKE = """
+import pathlib, signal, sys, time
+here = pathlib.Path(sys.argv[sys.argv.index("--logdir") + 1])
+here.mkdir()
+def save(*_):
+    (here / "saved").touch()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+(here / "ready").touch()
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_trainings_save(tmp_path, number):
+    """Two at a time at most; those to come are not begun."""
+    script = tmp_path / "scripts" / "prove.py"
+    script.parent.mkdir()
+    script.write_text(SCRIPT.read_text())
+    (tmp_path / "dreamer").symlink_to(ROOT / "dreamer")
+    (tmp_path / "fake" / "dreamer").mkdir(parents=True)
+    (tmp_path / "fake" / "dreamer" / "__init__.py").touch()
+    (tmp_path / "fake" / "dreamer" / "train.py").write_text(FAKE)
+    runs = tmp_path / "runs"
+    process = subprocess.Popen(
+        [sys.executable, script, "--seeds", "40", "--logdir", runs],
+        cwd=tmp_path / "fake",  # where -m looks first
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(runs.glob("*/ready")):
+        if process.poll() is not None or time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, said) == (
+        75,
+        "prove: interrupted; the same command goes on\n",
+    )
+    begun, saved = list(runs.glob("*/ready")), list(runs.glob("*/saved"))
+    assert len(begun) == len(saved) <= len(os.sched_getaffinity(0))

@@ -1,7 +1,9 @@
 """The command: what it writes, says and refuses."""
 
+import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,15 @@ def test_a_run_gets_a_page(runs, capsys):
     assert set(files(runs)) - before == {page}
 
 
+def test_the_home_folder_and_logdir(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert report.main(["--logdir=~/all runs/c"]) == 0
+    assert report.main(["~/all runs/krull", "--logdir", "~/all runs/c"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    places = [f"Written: {runs}/{x}/report.html" for x in ("c", "krull", "c")]
+    assert lines == places
+
+
 def test_a_folder_of_runs_gets_an_index(runs, capsys):
     assert report.main([str(runs)]) == 0
     pages = sorted(runs.rglob("report.html"))
@@ -58,8 +69,33 @@ def test_a_folder_of_runs_gets_an_index(runs, capsys):
     assert outline.all("h1") == [({}, "Runs in all runs")]
     row = outline.rows()[2]
     # The last 10 of scores 0 to 99, at up to 396 frames; random is -20.7.
-    assert row[1:5] == ["2", "94.5", "326%", "3.5"]
-    assert row[6:] == ["396", "99%", "–"]
+    assert row[1:6] == ["2", "–", "94.5", "326%", "3.5"]
+    assert row[7:] == ["396", "99%", "–"]
+
+
+def test_the_index_says_how_each_run_is_doing(runs, capsys):
+    told = {"state": "failed", "time": time.time(), "error": "<b>no</b>"}
+    (runs / "c" / "status.json").write_text(json.dumps(told))
+    told = {"state": "running", "time": time.time() - 5000}
+    (runs / "krull" / "status.json").write_text(json.dumps(told))
+    rows = [{"step": 400, "episode/score": 3}]
+    logdirs.lines(runs / "pong" / "a" / "scores.jsonl", rows)
+    # Under other conditions: not what the index shows.
+    logdirs.evaluation(
+        runs / "c" / "eval-2-sample-sticky=0.25.json",
+        [-21.0],
+        2,
+        settings={"env.atari100k.sticky": "0.25"},
+    )
+    report.main([str(runs)])
+    found = Outline((runs / "index.html").read_text()).rows()
+    states = {(x[0], x[1]): x[2] for x in found}
+    assert found[0][2] == "State"
+    assert states["Krull", "0"] == "silent"
+    assert states["Pong", "2"] == "failed"
+    assert states["Pong", "7"] == "–"
+    assert states["Pong", "10"] == "done"
+    assert found[2][5] == "3.5"
 
 
 def test_links_lead_there_whatever_the_names(tmp_path):

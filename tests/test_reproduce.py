@@ -51,11 +51,12 @@ def write_run(folder, flags, scores=(1.0, 3.0), state="done", steps=110_000):
     return folder
 
 
-def write_evaluation(folder, scores, steps):
+def write_evaluation(folder, scores, steps, mode="sample"):
     ci95 = [min(scores), max(scores)]
     rows = [{"score": x} for x in scores]
-    about = {"checkpoint": steps, "episodes": rows, "ci95": ci95}
-    (folder / f"eval-{steps}-sample.json").write_text(json.dumps(about))
+    about = {"checkpoint": steps, "mode": mode}
+    about |= {"episodes": rows, "ci95": ci95}
+    (folder / f"eval-{steps}-{mode}.json").write_text(json.dumps(about))
 
 
 def write_atari(top, seeds=2):
@@ -169,6 +170,7 @@ def test_what_is_not_finished_is_left_out_and_said(tmp_path, capsys):
     Status(runs[0], 110_000, 0).write("interrupted")
     next(runs[1].glob("eval*.json")).unlink()
     write_evaluation(runs[1], [1.0], 90_000)  # of an earlier checkpoint
+    write_evaluation(runs[1], [1.0], 110_000, mode="argmax")
     collected(argv, tmp_path / "kept")
     kept = tmp_path / "kept" / "atari100k-size12m"
     assert [x.parent.name for x in kept.glob("*/scores.jsonl")] == [

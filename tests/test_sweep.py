@@ -60,10 +60,76 @@ def test_bad_input_is_refused_in_one_line(tmp_path, words, message):
     assert message in refusal(tmp_path, *words)
 
 
+def test_the_ram_of_a_cluster_is_told_per_run(tmp_path, capsys):
+    argv = ["--configs", "atari100k", "--seeds", "3", "--dry-run"]
+    argv += ["--logdir", str(tmp_path)]
+    assert sweep.main([*argv, *K8S, "--concurrent", "20"]) == 0
+    words = capsys.readouterr().out
+    assert "a run" in words
+    assert "GB for" not in words
+
+
 def test_no_slurm_on_the_path(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     line = refusal(tmp_path, "--launcher", "slurm")
     assert "no sbatch on the PATH" in line
+
+
+def tools(folder, monkeypatch, **texts):
+    """Programs of Slurm that do as the test says."""
+    made = folder / "bin"
+    made.mkdir()
+    for name, text in texts.items():
+        (made / name).write_text(f"#!/bin/sh\n{text}\n")
+        (made / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{made}:/usr/bin:/bin")
+
+
+def test_no_controller_to_submit_to(tmp_path, monkeypatch):
+    down = "echo 'cannot contact the controller' >&2; exit 1"
+    tools(tmp_path, monkeypatch, sbatch=down, squeue=down)
+    folder = tmp_path / "made" / "sweep"
+    line = refusal(tmp_path, "--logdir", str(folder), "--launcher", "slurm")
+    assert "squeue: cannot contact the controller" in line
+
+
+def test_what_slurm_refuses_leaves_nothing(tmp_path, monkeypatch, capsys):
+    tools(tmp_path, monkeypatch, sbatch="exit 1", squeue="exit 0")
+    argv = [*DEBUG, "--launcher", "slurm", "--logdir"]
+    folder = tmp_path / "made" / "sweep"
+    before = files(tmp_path)
+    assert sweep.main([*argv, str(folder)]) == 2
+    assert "sbatch: failed" in capsys.readouterr().err
+    assert files(tmp_path) == before
+    # Nor among runs of an earlier command.
+    found = record.Record(tmp_path, {"a-0": record.Entry([])})
+    found.write()
+    with record.hold(tmp_path):
+        pass
+    assert sweep.main([*argv, str(tmp_path)]) == 2
+    assert record.read(tmp_path) == found
+    assert (tmp_path / "lock").exists()
+
+
+def test_what_is_submitted_stays_recorded(tmp_path, monkeypatch):
+    """Also if nobody is there any more to be told of it."""
+    tools(tmp_path, monkeypatch, sbatch="echo 5", squeue="exit 0")
+
+    def say(text, *_, **__):
+        if text.startswith("Submitted"):
+            raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", say)
+    folder = tmp_path / "sweep"
+    argv = [*DEBUG, "--launcher", "slurm", "--logdir", str(folder)]
+    assert sweep.main(argv) == 2
+    assert [job.id for job in record.read(folder).jobs] == ["5"]
+
+
+def test_a_task_that_cannot_be_built(tmp_path):
+    words = ["--task", "gym_Vecc-v0", "--env.import", "zoo"]
+    line = refusal(tmp_path, "--configs", "debug", *words)
+    assert "env.import=zoo: no module named 'zoo'" in line
 
 
 def test_folders_that_cannot_be_used(tmp_path, monkeypatch):
@@ -133,10 +199,35 @@ def test_a_manifest_leaves_out_what_is_done_or_going_on(tmp_path, capsys):
     argv = [*DEBUG, *K8S, "--seeds", "3", "--logdir", str(tmp_path)]
     with output.open_locked(logdir):
         assert sweep.main(argv) == 0
-    text = (tmp_path / "k8s.yaml").read_text()
+    text = (tmp_path / "k8s-0.yaml").read_text()
     assert "completions: 1\n" in text
     assert "gym_CartPole-v1-2" in text
     assert "kubectl apply -f" in capsys.readouterr().out
+
+
+def test_a_second_manifest_leaves_out_what_the_first_has(tmp_path, capsys):
+    argv = [*DEBUG, *K8S, "--logdir", str(tmp_path)]
+    assert sweep.main([*argv, "--seeds", "2"]) == 0
+    first = tmp_path / "k8s-0.yaml"
+    capsys.readouterr()
+    assert sweep.main([*argv, "--seeds", "2"]) == 0
+    out = capsys.readouterr().out
+    taken_back = f"kubectl delete --ignore-not-found -f {first} && rm {first}"
+    assert "2 runs are left to the Job of k8s-0.yaml" in out
+    assert f"{taken_back}\nNothing to submit\n" in out
+    # A run that failed is for the next Job; so is what is taken back.
+    logdir = tmp_path / "gym_CartPole-v1-1"
+    logdir.mkdir()
+    Status(logdir, 300, 0).write("failed", "out of memory")
+    assert sweep.main([*argv, "--seeds", "3"]) == 0
+    text = (tmp_path / "k8s-1.yaml").read_text()
+    assert "completions: 2\n" in text
+    assert "gym_CartPole-v1-0" not in text
+    first.unlink()
+    capsys.readouterr()
+    assert sweep.main([*argv, "--seeds", "3"]) == 0
+    text = (tmp_path / "k8s-2.yaml").read_text()
+    assert "gym_CartPole-v1-0" in text
 
 
 def test_status_says_why_runs_failed(tmp_path, capsys):

@@ -4,6 +4,7 @@ Compiling costs far more than these runs, so a cache of compiled programs is
 shared by all tests, and a run's logdir serves several of them.
 """
 
+import errno
 import json
 import os
 import resource
@@ -24,8 +25,9 @@ from jax.experimental.compilation_cache import compilation_cache
 from dreamer import train
 from dreamer.config import load
 from dreamer.envs import vector
+from dreamer.envs.vector import EnvError
+from dreamer.run import lock, status
 from dreamer.run import logdir as logdir_module
-from dreamer.run import status
 from dreamer.run.driver import Driver
 from dreamer.run.learner import Learner
 from dreamer.train_ratio import schedule
@@ -395,6 +397,58 @@ def test_a_disk_that_stays_full_ends_a_run_in_one_line(tmp_path):
     process.communicate()
 
 
+def test_output_that_cannot_be_written_does_not_end_a_run(tmp_path):
+    command = [sys.executable, "-m", "dreamer.train", *PONG]
+    command += ["--logdir", str(tmp_path), "--run.steps", "100"]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert status.read(tmp_path)["state"] == "done"
+    assert saved(tmp_path)[-1] == 100
+
+
+def test_a_disk_that_is_full_at_the_start_may_have_space_later(
+    tmp_path, capsys, monkeypatch
+):
+    def full(logdir):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(lock, "acquire", full)
+    logdir = tmp_path / "run"
+    code = train.main([*PONG, "--logdir", str(logdir)])
+    line = f"dreamer.train: logdir={logdir}: No space left on device\n"
+    assert (code, capsys.readouterr().err) == (train.FAILED, line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_fails_leaves_its_reason_and_its_page(
+    tmp_path, capsys, monkeypatch
+):
+    trace = "Traceback (most recent call last):\n  File\nKeyError: 'x'\n"
+
+    def broken(driver, params):
+        raise EnvError(f"environment 0 failed:\n{trace}")
+
+    monkeypatch.setattr(Driver, "step", broken)
+    argv = [*PONG, "--logdir", str(tmp_path)]
+    assert train.main(argv) == train.FAILED
+    out, err = capsys.readouterr()
+    assert err == f"dreamer.train: environment 0 failed:\n{trace}\n"
+    told = status.read(tmp_path)
+    assert told["state"] == "failed"
+    assert told["error"] == "environment 0 failed: KeyError: 'x'"
+    assert f"Report: {tmp_path}/report.html\n" in out
+
+    def no_page(logdir):
+        raise ValueError("no page")
+
+    monkeypatch.setattr(train.page, "write", no_page)
+    assert train.main(argv) == train.FAILED
+    assert capsys.readouterr().err == err
+
+
 def test_a_run_that_diverges_ends_in_one_line(tmp_path, capsys):
     logdir = tmp_path / "run"
     argv = [*PONG, "--logdir", str(logdir), "--agent.opt.warmup", "0"]
@@ -472,8 +526,9 @@ def test_refused_before_anything_is_created(
     before = jax.config.jax_platforms
     if "--logdir" not in flags:
         flags = [*flags, "--logdir", tmp_path / "run"]
+    gym = any(str(flag).startswith("gym_") for flag in flags)
     try:
-        line = refused(capsys, *PONG, *flags)
+        line = refused(capsys, *(GYM if gym else PONG), *flags)
     finally:
         jax.config.update("jax_platforms", before)
     assert words in line

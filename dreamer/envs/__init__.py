@@ -2,9 +2,9 @@
 
 `games.py` names the Atari games, `atari.py` is one Atari game as the paper
 preprocesses it, on `emulator.py` and `screen.py`, `gym.py` adapts any
-Gymnasium environment, also of modules that `modules.py` imports. `vector.py`
-steps several of either side by side: `pool.py` replaces those that fail,
-`workers.py` runs them, `host.py` is one of them seen from there. `blob.py` is
-what a saved one is; `watched.py` adds pictures for people. Begin with
-`vector.py`.
+Gymnasium environment with `convert.py`, also of modules that `modules.py`
+imports. `vector.py` steps several of either side by side: `pool.py` replaces
+those that fail, `workers.py` runs them, `host.py` is one of them seen from
+there. `blob.py` is what a saved one is; `watched.py` adds pictures for people.
+Begin with `vector.py`.
 """

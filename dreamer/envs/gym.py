@@ -17,23 +17,24 @@ the environment has two methods:
 
 Otherwise, or with wrappers beside Gymnasium's time limit and its check of the
 order of calls, the episode counts as truncated and a new one begins.
-`blob.py` turns arrays and JSON into bytes. Read next: `vector.py`, which steps
-several environments.
+`blob.py` turns arrays and JSON into bytes. Read next: `convert.py` for
+observations, `vector.py`, which steps several environments.
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import OrderEnforcing, TimeLimit
-from PIL import Image
 
 from dreamer.config import GymConfig
 from dreamer.envs import proofs  # noqa: F401  (registers its tasks)
 from dreamer.envs.blob import pack, unpack
+from dreamer.envs.convert import Converter, converter, is_image
+from dreamer.envs.host import Unusable
 from dreamer.envs.modules import import_module
 
 # Names that the program itself stores beside the observations.
@@ -49,8 +50,6 @@ RESERVED = (
 
 # Wrappers that `gymnasium.make` adds, and all that they remember.
 REMEMBERED = {TimeLimit: "_elapsed_steps", OrderEnforcing: "_has_reset"}
-
-Converter = Callable[[Any], np.ndarray]
 
 
 def make_gym(
@@ -68,10 +67,12 @@ def make_gym(
     if module:
         import_module(module, f"task is gym_{env_id}")
     try:
-        # The agent never trains on bad data for want of the checker: spaces
-        # are checked here once, and it would cost time in every step.
+        # Without Gymnasium's checker, whose warnings are for whoever writes
+        # an environment: what the agent relies on, `convert.py` and `host.py`
+        # check in every step.
         env = gymnasium.make(env_id, disable_env_checker=True)
-        if render and "rgb_array" in env.metadata.get("render_modes", ()):
+        modes = env.metadata.get("render_modes") or ()
+        if render and "rgb_array" in modes:
             env.close()
             env = gymnasium.make(
                 env_id, disable_env_checker=True, render_mode="rgb_array"
@@ -80,10 +81,15 @@ def make_gym(
         hint = ""
         if name not in gymnasium.registry:
             near = difflib.get_close_matches(name, gymnasium.registry, 1)
-            hint = f"; did you mean gym_{near[0]}?" if near else ""
+            prefix = f"gym_{module}:" if module else "gym_"
+            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
             hint += "; --env.import names modules that register others"
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(f"task is gym_{env_id}: {reason}{hint}") from None
+    except ValueError as error:
+        # Of the environment's own code, whose traceback helps; a ValueError
+        # would be taken for a setting that is refused.
+        raise RuntimeError(f"task is gym_{env_id}: {error}") from error
     return GymAdapter(env, config)
 
 
@@ -96,6 +102,8 @@ class GymAdapter(gymnasium.Wrapper):
     `config.size`, other arrays vectors float32 (n,), discrete values int64 ()
     or (n,) counted from 0. Actions are an int counted from 0, or float32 (n,)
     in [-1, 1].
+
+    Observations that are not as their space says raise `Unusable`.
 
     Raises:
         ValueError: if a space is not supported or a key is reserved.
@@ -111,6 +119,11 @@ class GymAdapter(gymnasium.Wrapper):
             sources = {
                 _default_key(env.observation_space): (env.observation_space)
             }
+        if not sources:
+            raise ValueError(
+                f"observation space is {env.observation_space}, allowed: a"
+                " Dict with at least one key"
+            )
         self._converters: dict[str, Converter] = {}
         targets: dict[str, spaces.Space] = {}
         for key, space in sources.items():
@@ -119,8 +132,9 @@ class GymAdapter(gymnasium.Wrapper):
                     f"observation key is {key!r}, allowed: any name but "
                     f"{', '.join(RESERVED)}"
                 )
-            targets[key], self._converters[key] = _convert(
-                key, space, config.size
+            name = f"observation {key!r}" if self._is_dict else "observation"
+            targets[key], self._converters[key] = converter(
+                name, space, config.size
             )
         self.observation_space = spaces.Dict(targets)
         self.action_space, self._to_action = _convert_action(env.action_space)
@@ -189,48 +203,24 @@ class GymAdapter(gymnasium.Wrapper):
         return found if both else None
 
     def _to_obs(self, obs: Any) -> dict[str, np.ndarray]:
+        if self._is_dict:
+            given = obs.keys() if isinstance(obs, Mapping) else ()
+            missing = self._converters.keys() - given
+            if missing:
+                raise Unusable(
+                    f"observation lacks {min(missing)!r}, allowed: a dict with"
+                    " all keys of its space"
+                )
         return {
             key: convert(obs[key] if self._is_dict else obs)
             for key, convert in self._converters.items()
         }
 
 
-def _is_image(space: spaces.Space) -> bool:
-    return (
-        isinstance(space, spaces.Box)
-        and space.dtype == np.uint8
-        and len(space.shape) in (2, 3)
-    )
-
-
 def _default_key(space: spaces.Space) -> str:
     if isinstance(space, spaces.Box):
-        return "image" if _is_image(space) else "vector"
+        return "image" if is_image(space) else "vector"
     return "discrete"
-
-
-def _convert(
-    key: str, space: spaces.Space, size: tuple[int, int]
-) -> tuple[spaces.Space, Converter]:
-    """The canonical space of an observation key and the way into it."""
-    if _is_image(space):
-        channels = space.shape[2] if len(space.shape) == 3 else 1
-        target = spaces.Box(0, 255, (*size, channels), np.uint8)
-        return target, lambda value: resize(np.asarray(value), size)
-    if isinstance(space, spaces.Box) and 0 not in space.shape:
-        count = int(np.prod(space.shape))
-        target = spaces.Box(-np.inf, np.inf, (count,), np.float32)
-        return target, lambda value: np.asarray(value, np.float32).reshape(-1)
-    if isinstance(space, spaces.Discrete):
-        return spaces.Discrete(space.n), lambda value: value - space.start
-    if isinstance(space, spaces.MultiDiscrete) and space.nvec.size:
-        return spaces.MultiDiscrete(space.nvec.reshape(-1)), (
-            lambda value: (value - space.start).reshape(-1)
-        )
-    raise ValueError(
-        f"observation space of {key!r} is {space}, allowed: Box, Discrete "
-        "and MultiDiscrete with at least one entry, or one Dict of these"
-    )
 
 
 def _convert_action(
@@ -267,27 +257,3 @@ def _convert_action(
 
     count = int(np.prod(space.shape))
     return spaces.Box(-1.0, 1.0, (count,), np.float32), scale
-
-
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes with Pillow's bilinear filter, channel by channel.
-
-    Args:
-        image: uint8 (height, width) or (height, width, channels).
-        size: (height, width) of the result.
-
-    Returns:
-        uint8 (*size, channels), the same pixels if they have that size.
-    """
-    image = image.reshape(*image.shape[:2], -1)
-    if image.shape[:2] == tuple(size):
-        return image
-    height, width = size
-    # One by one: Pillow would weight colours by a fourth channel as alpha.
-    channels = [
-        Image.fromarray(np.ascontiguousarray(image[..., index])).resize(
-            (width, height), Image.Resampling.BILINEAR
-        )
-        for index in range(image.shape[2])
-    ]
-    return np.stack(channels, -1)

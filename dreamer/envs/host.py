@@ -8,6 +8,7 @@ another process, and `vector.py`, which makes them.
 import contextlib
 import dataclasses
 import json
+import math
 import textwrap
 import traceback
 from collections.abc import Callable
@@ -29,7 +30,13 @@ LOAD = b">"  # such a state
 # How it is answered.
 DONE = b"."
 REFUSED = b"?"  # a line that says why; the environment is as good as before
-FAILED = b"!"  # a summary of one line, a line feed, a traceback
+FAILED = b"!"  # a summary of one line, a line feed, a traceback if it helps
+
+FINITE = "finite numbers that float32 can hold"
+
+
+class Unusable(Exception):
+    """What an environment gave is not what its spaces promise; one line."""
 
 
 class Spaces(NamedTuple):
@@ -83,7 +90,11 @@ class Host:
         """Does it, and says how it went; exceptions become answers."""
         try:
             return DONE, self._work[request](data)
-        except Exception as error:
+        except Unusable as error:
+            return FAILED, f"{error}\n".encode()
+        # What others wrote may end itself with SystemExit, which is no
+        # reason to end the program.
+        except (Exception, SystemExit) as error:
             # As text: an exception may not survive the way to elsewhere.
             lines = traceback.format_exception_only(error)
             line = textwrap.shorten("".join(lines), 300)
@@ -97,7 +108,7 @@ class Host:
         """Ends the environment, as well as that goes."""
         env, self._env = self._env, None
         if env is not None:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception, SystemExit):
                 env.close()
 
     def _start(self, _: bytes) -> bytes:
@@ -108,6 +119,8 @@ class Host:
             to_space(self._env.action_space, action=True),
         )
         self._record = np.zeros((), self._spaces.record)
+        obs = self._spaces.obs.items()
+        self._vectors = [key for key, x in obs if x.dtype == np.float32]
         return self._spaces.to_json()
 
     def _reset(self, data: bytes) -> bytes:
@@ -128,12 +141,27 @@ class Host:
     def _recorded(
         self, obs: dict[str, Any], reward: Any, is_last: bool, terminal: bool
     ) -> bytes:
-        for key in self._spaces.obs:
-            self._record[f"obs.{key}"] = obs[key]
-        self._record["reward"] = reward
-        self._record["is_last"] = is_last
-        self._record["is_terminal"] = terminal
-        return self._record.tobytes()
+        record = self._record
+        with np.errstate(over="ignore"):  # what becomes infinite is refused
+            for key in self._spaces.obs:
+                record[f"obs.{key}"] = obs[key]
+            record["reward"] = reward
+        self._check_finite(obs, reward)
+        record["is_last"] = is_last
+        record["is_terminal"] = terminal
+        return record.tobytes()
+
+    def _check_finite(self, obs: dict[str, Any], reward: Any) -> None:
+        """One nan in the replay would spoil every update that sees it."""
+        if not math.isfinite(self._record["reward"]):
+            raise Unusable(f"reward is {reward}, allowed: {FINITE}")
+        for key in self._vectors:
+            good = np.isfinite(self._record[f"obs.{key}"])
+            if not good.all():
+                wrong = np.ravel(obs[key])[~good][0]
+                raise Unusable(
+                    f"observation {key!r} is {wrong}, allowed: {FINITE}"
+                )
 
     def _save(self, _: bytes) -> bytes:
         if not hasattr(self._env, "set_state"):

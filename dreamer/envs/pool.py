@@ -148,7 +148,12 @@ class Pool:
             except Failure as error:
                 failure, lost = error, False
         self.close()
-        raise EnvError(f"environment {index} {failure.text}")
+        text = failure.text.rstrip()
+        end = "\n" if "\n" in text else "; "  # below a traceback
+        raise EnvError(
+            f"environment {index} {text}{end}no replacement is left of"
+            f" run.env_restarts={self._limit}"
+        )
 
     def _begin_anew(self, index: int) -> memoryview:
         self._envs[index].close(Deadline(0.0))

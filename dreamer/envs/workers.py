@@ -231,6 +231,7 @@ class Worker:
             except TimeoutError:
                 self._failure = Failure(
                     f"did not answer within {deadline.seconds:g} seconds"
+                    " (run.env_timeout allows more)"
                 )
             except (EOFError, OSError):
                 self._process.join(GRACE)
@@ -259,6 +260,8 @@ def _checked(kind: bytes, data: memoryview) -> memoryview:
         raise ValueError(str(data, "utf-8"))
     if kind == FAILED:
         summary, _, text = str(data, "utf-8").partition("\n")
+        if not text:
+            raise Failure(f"failed: {summary}")
         raise Failure(f"failed with {summary}", f"failed:\n{text}")
     return data
 

@@ -13,14 +13,13 @@ from urllib.parse import quote
 from dreamer.pages.elements import document, section, table, tag
 from dreamer.pages.page import FILE, footer
 from dreamer.pages.read import Logdir
-from dreamer.pages.summary import RECENT, duration, summarise
-from dreamer.scores.table import percent
+from dreamer.pages.summary import RECENT, UNKNOWN, duration, summarise
 
 INDEX = "index.html"
-UNKNOWN = "–"
 HEADS = (
     "Task",
     "Seed",
+    "State",
     "Score",
     "Human-normalised",
     "Evaluation",
@@ -51,16 +50,14 @@ def entry(found: Logdir, folder: Path) -> Entry:
     name = os.path.relpath(found.path, folder)
     label = f"{summary.title}, seed {config.seed}, in {name}"
     recent = summary.recent
-    tested = found.evaluations[-1].scores if found.evaluations else ()
-    human = None
-    if recent is not None and summary.reference is not None:
-        human = float(summary.reference.normalised(recent))
+    tested = found.evaluation
     cells = (
         tag("a", summary.title, href=href, aria_label=label),
         str(config.seed),
+        _state(found, summary.finished),
         UNKNOWN if recent is None else f"{recent:,.1f}",
-        UNKNOWN if human is None else percent(human),
-        f"{tested.mean():,.1f}" if len(tested) else UNKNOWN,
+        UNKNOWN if recent is None else summary.normalised(recent),
+        f"{tested.scores.mean():,.1f}" if tested else UNKNOWN,
         summary.model,
         f"{summary.frames:,}",
         f"{summary.share:.0%}",
@@ -68,6 +65,13 @@ def entry(found: Logdir, folder: Path) -> Entry:
     )
     order = summary.suite + summary.title, summary.model, config.seed, name
     return Entry(order, cells)
+
+
+def _state(found: Logdir, finished: bool) -> str:
+    """One word; what it failed of stands on its page."""
+    if found.state is not None:
+        return found.state.word
+    return "done" if finished else UNKNOWN
 
 
 def index(
@@ -86,7 +90,8 @@ def index(
     lead = f"{count} run{'s' * (count != 1)}, by task, model and seed"
     caption = (
         "Each task leads to the page of its run. Scores are means: of the last"
-        f" {RECENT} training episodes, and of the newest evaluation."
+        f" {RECENT} training episodes, and of the newest evaluation with the"
+        " run's own environment, sampled actions and whole episodes."
     )
     without = section(
         "Without a page",

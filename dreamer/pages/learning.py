@@ -57,6 +57,8 @@ def dreams(found: Logdir) -> Html:
             " trains (run.report_every) and when it ends, if its observations"
             " have images."
         )
+        if not found.config.run.report_every:
+            words = "There is no video, as run.report_every is 0."
         return section(title, tag("p", words))
     shown = [(x, _caption(x, y)) for x, y in found.dreams.items()]
     words = f"{found.older} older ones are in videos/." if found.older else ""
@@ -75,12 +77,8 @@ def losses(found: Logdir, summary: Summary) -> Html:
     names = dict.fromkeys(
         k for x in found.metrics for k in x if k.startswith(LOSS)
     )
-    if not names:
-        words = (
-            "No update is in metrics.jsonl, which dreamer.train writes with"
-            " jsonl among logger.outputs."
-        )
-        return section(title, tag("p", words))
+    if not any(len(found.series(x)[1]) for x in names):
+        return section(title, tag("p", _without(found)))
     ours = {k: k.removeprefix(LOSS) for k in names if k not in ACTING}
     model = {k: MODEL.get(k, f"Observation {x}") for k, x in ours.items()}
     order = sorted(model, key=lambda x: ([*MODEL, x].index(x), x))
@@ -96,6 +94,19 @@ def losses(found: Logdir, summary: Summary) -> Html:
             for group, panels in groups.items()
         ),
     )
+
+
+def _without(found: Logdir) -> str:
+    """Why there is no loss to be shown."""
+    if "jsonl" not in found.config.logger.outputs:
+        return (
+            "No update is in metrics.jsonl, which dreamer.train writes with"
+            " jsonl among logger.outputs."
+        )
+    updates = found.last("updates")
+    if updates:
+        return f"None of {updates:,.0f} updates has a finite loss."
+    return "No update is in metrics.jsonl yet."
 
 
 def _charts(found: Logdir, panels: dict[str, str]) -> Html:

@@ -1,15 +1,15 @@
 """The page of one run: what came of it first, then what was run.
 
-`write` is all that others need. The other parts: `results.py` (scores,
-evaluation), `learning.py` (dreams, losses), `origin.py` (command, settings,
-versions). Read next: `read.py`, for what a logdir holds.
+`write` is all that others need. The other parts: `results.py` (scores),
+`evaluation.py`, `learning.py` (dreams, losses), `origin.py` (command,
+settings, versions). Read next: `read.py`, for what a logdir holds.
 """
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dreamer.pages import learning, results
+from dreamer.pages import evaluation, learning, results
 from dreamer.pages.elements import (
     Html,
     document,
@@ -20,7 +20,8 @@ from dreamer.pages.elements import (
     tag,
 )
 from dreamer.pages.origin import origin
-from dreamer.pages.read import Logdir, read, time_text
+from dreamer.pages.read import Logdir, read
+from dreamer.pages.state import time_text
 from dreamer.pages.summary import Summary, duration, summarise
 from dreamer.train_ratio import schedule
 from dreamer.whole import write_whole
@@ -56,7 +57,7 @@ def page(found: Logdir) -> str:
         f"{summary.title}, seed {found.config.seed}: report",
         _head(found, summary),
         results.scores(found, summary),
-        results.evaluations(found, summary),
+        evaluation.evaluations(found, summary),
         learning.dreams(found),
         learning.losses(found, summary),
         _plan(found, summary),
@@ -76,19 +77,29 @@ def _head(found: Logdir, summary: Summary) -> Html:
     config = found.config
     where = found.path.resolve().name
     lead = f"{summary.suite}, seed {config.seed}, {summary.model}, in {where}"
-    state = None
-    if not summary.finished:
-        state = (
-            f"Not finished: at {summary.share:.0%} of its policy steps. It is"
-            " running, or goes on when the same command is given again."
-        )
+    state = _state(found, summary)
     return tag(
         "header",
         tag("h1", summary.title),
         tag("p", lead, class_="lead"),
-        state and tag("p", state, class_="warning"),
+        tag("p", state, class_="warning") if state else None,
         tag("p", _notes(found), class_="warning") if found.notes else None,
         facts(_key(found, summary), "key"),
+    )
+
+
+def _state(found: Logdir, summary: Summary) -> str:
+    """Why this is not the page of a run that is done, '' if it is."""
+    if found.state is not None:
+        done, steps = summary.policy_steps, found.config.run.steps
+        said = found.state.sentence(done, steps)
+        if said or summary.finished:
+            return said
+    if summary.finished:
+        return ""
+    return (
+        f"Not finished: at {summary.share:.0%} of its policy steps. It is"
+        " running, or goes on when the same command is given again."
     )
 
 
@@ -102,11 +113,10 @@ def _key(found: Logdir, summary: Summary) -> Iterator[tuple[str, object]]:
         count = min(len(found.scores), results.RECENT)
         words = "the last episode" if count == 1 else f"last {count} episodes"
         yield "Score", _value(f"{summary.recent:,.1f}", words)
-    if found.evaluations:
-        scores = found.evaluations[-1].scores
-        if len(scores):
-            words = f"{len(scores)} episode{'s' * (len(scores) > 1)}"
-            yield "Evaluation", _value(f"{scores.mean():,.1f}", words)
+    if found.evaluation is not None:
+        scores = found.evaluation.scores
+        words = f"{len(scores)} episode{'s' * (len(scores) > 1)}"
+        yield "Evaluation", _value(f"{scores.mean():,.1f}", words)
     plan = schedule(found.config)
     frames = plan.steps * plan.action_repeat
     yield "Frames", _value(f"{summary.frames:,}", f"of {frames:,}")

@@ -10,7 +10,6 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from dreamer.checks import check
 from dreamer.config import Config, differences
 from dreamer.options import ConfigError, apply, settings
+from dreamer.pages import state as status
 from dreamer.presets import layers, presets
 from dreamer.scores.files import (
     LARGEST,
@@ -43,6 +43,7 @@ class Evaluation:
       name: Of the file.
       checkpoint: Its policy steps, 0 if the file does not say.
       scores: (episodes,) float.
+      usual: As in training, see `read_evaluation`.
       about: What else the file says, checked where it is used.
       videos: Those of its episodes that are there, with their scores.
     """
@@ -50,6 +51,7 @@ class Evaluation:
     name: str
     checkpoint: int
     scores: np.ndarray
+    usual: bool
     about: Row
     videos: dict[Path, float]
 
@@ -70,12 +72,14 @@ class Logdir:
     Attributes:
       path: The folder.
       config: The run's settings.
+      state: What its status.json says, None without one.
       presets: That it was started with; none if that is not known.
       changed: By key, what the presets say, or the defaults, and the run.
       starts: Rows of `starts.jsonl`.
       metrics: Rows of `metrics.jsonl`, each with a valid `step`.
       frames: (episodes,) float, when training episodes ended.
       scores: (episodes,) float, theirs.
+      unscored: More episodes, whose score was not finite.
       evaluations: The newest last.
       dreams: The newest videos of each kind, with their frames.
       older: How many more of them there are.
@@ -86,12 +90,14 @@ class Logdir:
 
     path: Path
     config: Config
+    state: status.State | None = None
     presets: tuple[str, ...] = ()
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     starts: list[Row] = field(default_factory=list)
     metrics: list[Row] = field(default_factory=list)
     frames: np.ndarray = field(default_factory=lambda: NONE)
     scores: np.ndarray = field(default_factory=lambda: NONE)
+    unscored: int = 0
     evaluations: list[Evaluation] = field(default_factory=list)
     dreams: dict[Path, int] = field(default_factory=dict)
     older: int = 0
@@ -109,6 +115,12 @@ class Logdir:
         """The newest value of a metric."""
         values = self.series(name)[1]
         return float(values[-1]) if len(values) else None
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The newest under the conditions of training; None if none is."""
+        usual = [x for x in self.evaluations if x.usual and len(x.scores)]
+        return usual[-1] if usual else None
 
 
 def is_number(value: Any) -> bool:
@@ -128,7 +140,7 @@ def read(path: Path) -> Logdir:
     if not (path / CONFIG).is_file():
         raise ValueError(f"{path}: holds no run, expected {CONFIG} in it")
     config, unknown = _settings(path / CONFIG)
-    found = Logdir(path, config)
+    found = Logdir(path, config, status.read(path))
     if unknown:
         found.notes.append(
             f"{CONFIG}: settings that this version does not have:"
@@ -208,11 +220,13 @@ def _read_scores(path: Path, found: Logdir) -> None:
     if not path.is_file():
         return
     try:
-        found.frames, found.scores, broken = read_lines(path)
+        lines = read_lines(path)
     except ValueError as error:
         found.notes.append(f"{str(error).removeprefix(f'{path.parent}/')}.")
     else:
-        _note_broken(path, broken, found.notes)
+        found.frames, found.scores = lines.frames, lines.scores
+        found.unscored = lines.unscored
+        _note_broken(path, lines.broken, found.notes)
 
 
 def _presets(starts: Iterable[Row]) -> tuple[str, ...]:
@@ -239,7 +253,7 @@ def _evaluations(path: Path, notes: list[str]) -> Iterator[Evaluation]:
     found = []
     for file in path.glob("eval*.json"):
         try:
-            scores, checkpoint, _, about = read_evaluation(file)
+            scores, checkpoint, usual, about = read_evaluation(file)
         except (*ODD, OSError):
             notes.append(f"{file.name}: left out, as it cannot be read.")
             continue
@@ -253,7 +267,9 @@ def _evaluations(path: Path, notes: list[str]) -> Iterator[Evaluation]:
             for k, x in videos.items()
             if k.suffix == ".mp4" and k.is_file()
         }
-        found.append(Evaluation(file.name, checkpoint, scores, about, there))
+        found.append(
+            Evaluation(file.name, checkpoint, scores, usual, about, there)
+        )
     found.sort(key=lambda x: (x.checkpoint, x.name))
     yield from found
 
@@ -283,10 +299,7 @@ def _checkpoints(folder: Path) -> Iterator[Checkpoint]:
             except FileNotFoundError:
                 continue  # a training run has replaced it just now
             yield Checkpoint(
-                int(path.name), sum(x.st_size for x in files), time_text(made)
+                int(path.name),
+                sum(x.st_size for x in files),
+                status.time_text(made),
             )
-
-
-def time_text(seconds: float) -> str:
-    """Seconds since 1970 as a date and a time."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

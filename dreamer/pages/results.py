@@ -1,31 +1,26 @@
-"""The parts of a page on scores: training episodes and evaluation.
+"""The part of a page on the scores of training episodes.
 
 Read `summary.py` and `charts.py` first; the scores beside which a run is
 shown are in `dreamer/scores/published.py`.
 """
 
 import math
-import shlex
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dreamer.pages.charts import Line, chart
-from dreamer.pages.elements import Html, command, section, table, tag
-from dreamer.pages.films import films
-from dreamer.pages.read import Evaluation, Logdir, is_number
-from dreamer.pages.summary import RECENT, Summary
+from dreamer.pages.elements import Html, section, table, tag
+from dreamer.pages.read import Logdir
+from dreamer.pages.summary import RECENT, UNKNOWN, Summary
 from dreamer.scores.curves import learning_curve, training_result
 from dreamer.scores.published import Curve, curves, finals
 from dreamer.scores.runs import Run
-from dreamer.scores.table import percent, protocol_words, short
+from dreamer.scores.table import protocol_words, short
 
 MOST_POINTS = 1000  # of a curve, however long the run
 MOST_DOTS = 1000  # episodes that are drawn one by one
 BINS, FEWEST = 20, 3  # points of a short run, at most; episodes for each
-UNKNOWN = "–"
 SCORED = (
     "Training episodes",
     "Episodes",
@@ -34,22 +29,17 @@ SCORED = (
     "Published",
     "Published, normalised",
 )
-EVALUATED = (
-    "Checkpoint (policy steps)",
-    "Actions",
-    "Episodes",
-    "Mean",
-    "95% interval",
-    "Median",
-    "Normalised",
-)
 
 
 def scores(found: Logdir, summary: Summary) -> Html:
     """The learning curve, and the scores by every protocol there is."""
     title = "Score"
     if not len(found.scores):
-        return section(title, tag("p", "No episode has ended yet."))
+        words = "No episode has ended yet."
+        if found.unscored:
+            words = f"{_episodes(found.unscored)} ended, none with a finite"
+            words += " score."
+        return section(title, tag("p", words))
     last = max(summary.frames, float(found.frames[-1]))
     run = _as_run(found, summary)
     curve = learning_curve([run], _bin(summary, last, len(found.scores)))
@@ -74,7 +64,20 @@ def scores(found: Logdir, summary: Summary) -> Html:
         chart(heading, described, lines, last, rules),
         _protocols(run, summary),
         _sources(summary, published is not None),
+        _left_out(found.unscored),
     )
+
+
+def _left_out(unscored: int) -> Html | None:
+    """What is not in the numbers above."""
+    if not unscored:
+        return None
+    words = f"Left out: {_episodes(unscored)} whose score was not finite."
+    return tag("p", words, class_="soft")
+
+
+def _episodes(count: int) -> str:
+    return "1 episode" if count == 1 else f"{count:,} episodes"
 
 
 def _as_run(found: Logdir, summary: Summary) -> Run:
@@ -143,7 +146,7 @@ def _scored(run: Run, summary: Summary) -> Iterator[list[str]]:
         f"the last {count}",
         str(count),
         f"{recent:,.1f}",
-        _normalised(summary, recent),
+        summary.normalised(recent),
         UNKNOWN,
         UNKNOWN,
     ]
@@ -160,16 +163,10 @@ def _scored(run: Run, summary: Summary) -> Iterator[list[str]]:
             words.removeprefix("training episodes "),
             str(result.episodes),
             f"{result.mean:,.1f}",
-            _normalised(summary, result.mean),
+            summary.normalised(result.mean),
             UNKNOWN if best is None else f"{best:,.1f}",
-            UNKNOWN if best is None else _normalised(summary, best),
+            UNKNOWN if best is None else summary.normalised(best),
         ]
-
-
-def _normalised(summary: Summary, score: float) -> str:
-    if summary.reference is None:
-        return UNKNOWN
-    return percent(float(summary.reference.normalised(score)))
 
 
 def _sources(summary: Summary, published: bool) -> Html | None:
@@ -186,64 +183,3 @@ def _sources(summary: Summary, published: bool) -> Html | None:
             " mean over seeds."
         )
     return tag("p", words, class_="soft")
-
-
-def evaluations(found: Logdir, summary: Summary) -> Html:
-    """Scores and films of evaluation episodes."""
-    title = "Evaluation"
-    if not found.evaluations:
-        where = shlex.quote(str(found.path))
-        return section(
-            title,
-            tag("p", "There is none yet. This makes one, with a video:"),
-            command(f"python -m dreamer.evaluate --logdir {where} --video 1"),
-        )
-    heads = EVALUATED if summary.reference else EVALUATED[:-1]
-    rows = [_evaluated(x, summary)[: len(heads)] for x in found.evaluations]
-    shown = [
-        (path, _caption(path, x.videos[path]))
-        for x in reversed(found.evaluations)
-        for path in x.videos
-    ]
-    return section(
-        title,
-        table("Evaluation episodes, by checkpoint", heads, rows),
-        films(shown) if shown else None,
-    )
-
-
-def _evaluated(evaluation: Evaluation, summary: Summary) -> list[str]:
-    scores, about = evaluation.scores, evaluation.about
-    steps = about.get("checkpoint")
-    row = [f"{steps:,}" if is_number(steps) else evaluation.name]
-    row += [_actions(about.get("mode")), str(len(scores))]
-    if not len(scores):
-        return [*row, *[UNKNOWN] * 4]
-    mean = float(scores.mean())
-    return [
-        *row,
-        f"{mean:,.1f}",
-        _interval(about.get("ci95")),
-        f"{np.median(scores):,.1f}",
-        # Nobody knows what a human scores in the beginning of a game.
-        UNKNOWN if about.get("cut_short") else _normalised(summary, mean),
-    ]
-
-
-def _actions(mode: Any) -> str:
-    words = {"sample": "sampled", "argmax": "most probable"}
-    return words.get(mode, UNKNOWN) if isinstance(mode, str) else UNKNOWN
-
-
-def _interval(ends: Any) -> str:
-    if isinstance(ends, list) and len(ends) == 2 and all(map(is_number, ends)):
-        return f"{ends[0]:,.1f} to {ends[1]:,.1f}"
-    return UNKNOWN
-
-
-def _caption(path: Path, score: float) -> str:
-    return (
-        f"Evaluation episode with score {score:,.1f} ({path.name}): the real"
-        " frames, what the agent sees of them, and what its world model makes"
-        " of that."
-    )

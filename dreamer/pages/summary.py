@@ -15,7 +15,9 @@ from dreamer.scores.published import (
     game_name,
     references,
 )
+from dreamer.scores.table import percent
 
+UNKNOWN = "–"
 RECENT = 10  # episodes, whose mean is the score of a run so far
 
 
@@ -56,6 +58,12 @@ class Summary:
         """Whether all policy steps are done."""
         return self.share >= 1
 
+    def normalised(self, score: float) -> str:
+        """A score between random and human, in percent, where known."""
+        if self.reference is None:
+            return UNKNOWN
+        return percent(float(self.reference.normalised(score)))
+
 
 def summarise(found: Logdir) -> Summary:
     """The summary of a run that was read."""
@@ -65,12 +73,16 @@ def summarise(found: Logdir) -> Summary:
     )
     game = game_name(config.task_name) if benchmark else ""
     frames = max(found.frames, default=0)
+    state = found.state
     steps = max(
+        state.policy_steps if state else 0,
         int(found.last("policy_steps") or 0),
         int(frames) // config.action_repeat,
         *(x.policy_steps for x in found.checkpoints),
     )
     updates = found.last("updates")
+    if state and state.updates is not None:
+        updates = max(updates or 0, state.updates)
     recent = found.scores[-RECENT:]
     return Summary(
         title=game.replace("_", " ").title() or config.task_name,

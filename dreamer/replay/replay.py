@@ -10,9 +10,9 @@ Shapes: N environments, K context steps, T trained steps, B windows a batch.
 A window is K + T consecutive steps of one environment and may cross episode
 borders. Read `ring.py` and `guard.py` before, `disk.py` after this file.
 
-Threads: one thread calls `add`, `draw`, `look`, `snapshot` and `load`;
-`gather` and `write_back` may run in others. Steps that were drawn are not
-overwritten before their `gather` is over: `add` waits for it.
+Threads: one thread calls `add`, `draw`, `look`, `snapshot`, `load`, `forget`
+and `clear`; `gather` and `write_back` may run in others. Steps that were drawn
+are not overwritten before their `gather` is over: `add` waits for it.
 """
 
 import copy
@@ -334,6 +334,21 @@ class Replay:
             self._queue = deque(x for x in saved.queue if x[1] >= first)
             self._rng = saved.rng
         return (first - saved.oldest) * self.envs
+
+    def forget(self, steps: int) -> None:
+        """Drops the oldest steps, of all environments together."""
+        with self._guard.lock:
+            first = self._oldest + steps // self.envs
+            self._first = min(first, self._time)
+            self._queue = deque(x for x in self._queue if x[1] >= self._first)
+
+    def clear(self) -> None:
+        """Empties it, for another `load`; no window may be drawn."""
+        with self._guard.lock:
+            self._first = self._time = 0
+            self._queue.clear()
+            for chunks in self._chunks.values():
+                chunks.adopt([])
 
     @property
     def _oldest(self) -> int:

@@ -6,7 +6,9 @@
   learner.py     gradient updates on replayed batches, prepared in advance
   nonfinite.py   updates that were not applied
   checkpoint.py  saves and restores a run, in the background
+  shelf.py       which checkpoints there are, and which go
   archive.py     the directory of one checkpoint, readable by NumPy
+  saver.py       when it saves: with the other processes, and again if need be
   logdir.py      the folder of a run: looked at, locked, begun
   lock.py        one run at a time in a logdir
   record.py      what each start ran, with what, on what

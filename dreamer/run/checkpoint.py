@@ -5,53 +5,30 @@
 directory of a checkpoint gets its name when all is written and synced, so a
 killed run leaves the one before.  Files of the replay never change and may
 belong to several checkpoints, so that saving costs what is new.  Next:
-archive.py.
+shelf.py, which ones stay; archive.py.
 """
 
 import contextlib
 import copy
-import os
-import re
-import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from dreamer.agent.agent import TrainState
-from dreamer.replay import Damaged, Replay, collect_garbage, files, listed
+from dreamer.replay import Damaged, Replay, files
 from dreamer.replay.background import Background
 from dreamer.run import archive
 from dreamer.run.archive import Arrays
+from dreamer.run.peers import ALONE, Peers
+from dreamer.run.shelf import Shelf, folder_of
 
-KEEP = 2  # newest checkpoints
-REPLACED = ".replaced"  # counts until one of the same step has its name
-_NAME = re.compile(rf"(0|[1-9][0-9]{{0,17}})(\{REPLACED}|\.tmp|\.old\.tmp)?")
 QUEUE_BYTES = 4 * 2**30  # copied and not yet written, at most
-
-
-def saved_steps(directory: Path) -> set[int]:
-    """Policy steps of the complete checkpoints in `<logdir>/ckpt`.
-
-    Raises:
-      OSError: it cannot be read.
-    """
-    try:
-        names = os.listdir(directory)
-    except FileNotFoundError:
-        return set()
-    found = [match for match in map(_NAME.fullmatch, names) if match]
-    return {int(x[1]) for x in found if x[2] in (None, REPLACED)}
-
-
-def folder_of(directory: Path, policy_steps: int) -> Path:
-    """Where one of them is."""
-    path = directory / str(policy_steps)
-    return path if path.exists() else path.with_suffix(REPLACED)
 
 
 class Checkpoints:
@@ -65,7 +42,6 @@ class Checkpoints:
         state for all; this one reads it there and saves only what is its own.
 
     Attributes:
-      saved: policy steps of the newest checkpoint known to be complete.
       error: why the newest attempt to save failed, if it did.
       paused: seconds for which `save` has held up its callers so far.
       reports: a line for each checkpoint that `restore` found damaged.
@@ -77,33 +53,29 @@ class Checkpoints:
     def __init__(
         self, logdir: Path, settings: str = "", leader: Path | None = None
     ) -> None:
-        self._directory = logdir / "ckpt"
+        self._shelf = Shelf(logdir)
         self._leader = leader / "ckpt" if leader else None
         self._settings = settings
-        self._replay_directory = logdir / "replay"
         self._background = Background(QUEUE_BYTES)
         self._writing: Future[None] | None = None
-        self._superseded: set[int] = set()  # damaged ones, newer than ours
-        self._tidy = False  # whether no attempt left anything behind
         self.error: OSError | None = None
         self.paused = 0.0
         self.reports: list[str] = []
-        self.saved = self.latest
 
     @property
     def latest(self) -> int | None:
-        """Policy steps of the newest checkpoint, if there is one."""
-        return max(self.newest, default=None)
+        """Policy steps of the newest checkpoint there now, if there is one."""
+        return max(self._shelf.look(), default=None)
 
     @property
-    def newest(self) -> list[int]:
-        """Policy steps of the newest `KEEP`, in rising order."""
-        try:
-            return sorted(saved_steps(self._directory))[-KEEP:]
-        except OSError as error:
-            raise ValueError(
-                f"{self._directory}: cannot read it ({error.strerror})"
-            ) from error
+    def complete(self) -> frozenset[int]:
+        """Policy steps of those known to be complete, and of this run."""
+        return self._shelf.complete
+
+    @property
+    def saved(self) -> int | None:
+        """Policy steps of the newest of `complete`."""
+        return max(self.complete, default=None)
 
     def save(
         self,
@@ -112,6 +84,7 @@ class Checkpoints:
         replay: Replay,
         arrays: Arrays,
         counters: dict[str, Any],
+        keep: int | None = None,
     ) -> None:
         """Copies everything to the host; a thread writes it meanwhile.
 
@@ -127,6 +100,8 @@ class Checkpoints:
           replay: its new and changed chunks are written.
           arrays: any others, by owner and name.
           counters: JSON-able state of everything else.
+          keep: policy steps of a checkpoint that is to stay, beside the newest
+            `shelf.KEEP`.
 
         Raises:
           Exception: whatever else than an OSError ended the save before.
@@ -134,7 +109,9 @@ class Checkpoints:
         began = time.monotonic()
         try:
             self.wait()
-            self._hand_over(policy_steps, state, replay, arrays, counters)
+            self._hand_over(
+                policy_steps, state, replay, arrays, counters, keep
+            )
         finally:
             self.paused += time.monotonic() - began
 
@@ -149,7 +126,7 @@ class Checkpoints:
         like: TrainState,
         replay: Replay,
         place: Callable[[TrainState], TrainState] = jax.device_put,
-        only: int | None = None,
+        peers: Peers = ALONE,
     ) -> tuple[TrainState, Arrays, dict[str, Any]]:
         """Reads the newest checkpoint that is whole.
 
@@ -161,7 +138,8 @@ class Checkpoints:
           like: a state of the right shapes; its values are not used.
           replay: empty; filled here.
           place: puts a state of host arrays on the devices.
-          only: policy steps of the one to use, if others will not do.
+          peers: of several processes, all restore together, and use the
+            newest checkpoint that is whole for each of them.
 
         Returns:
           The train state, the other arrays and the counters, as saved.
@@ -172,18 +150,17 @@ class Checkpoints:
             sizes or with another replay, which none of the others replaces.
         """
         faults: dict[int, str] = {}
-        found = sorted(saved_steps(self._directory), reverse=True)
-        wanted = found if only is None else [only]
+        wanted = peers.common(self._shelf.look())
         for salvage in (False, True):
             for step in wanted:
                 try:
-                    *restored, lost = self._read(step, like, replay, salvage)
-                    restored[0] = place(restored[0])
+                    state, arrays, counters, lost = self._read_together(
+                        step, like, replay, salvage, peers
+                    )
                 except Damaged as error:
                     faults.setdefault(step, str(error))
                     continue
-                self._superseded = {x for x in found if x > step}
-                self.saved = step
+                self._shelf.go_back(step)
                 self.reports = [
                     f"checkpoint {x} is damaged ({fault}); checkpoint {step}"
                     " is used instead"
@@ -192,12 +169,12 @@ class Checkpoints:
                     f" without the oldest {lost} steps of its replay"
                     for x, fault in faults.items()
                 ]
-                return tuple(restored)
+                return place(state), arrays, counters
         damage = "; ".join(f"{x} ({fault})" for x, fault in faults.items())
         raise ValueError(
-            f"{self._directory}: no checkpoint is whole: {damage}"
+            f"{self._shelf.directory}: no checkpoint is whole: {damage}"
             if damage
-            else f"{self._directory}: there is no checkpoint"
+            else f"{self._shelf.directory}: there is no checkpoint"
         )
 
     def close(self) -> None:
@@ -214,16 +191,17 @@ class Checkpoints:
         replay: Replay,
         arrays: Arrays,
         counters: dict[str, Any],
+        keep: int | None,
     ) -> None:
         groups = dict(arrays)
         if self._leader is None:
             groups["state"] = archive.leaves(state)
         specs = {owner: files.spec_of(x) for owner, x in groups.items()}
-        folder = self._directory / f"{policy_steps}.tmp"
+        folder = self._shelf.directory / f"{policy_steps}.tmp"
         put = self._background.put
         self._background.begin()
         # The replay looks which files there are, so wait for the tidying.
-        wait([put(0, dict, lambda _: self._prepare(folder))])
+        wait([put(0, dict, lambda _: self._shelf.prepare(folder))])
         written = {
             owner: put(
                 files.file_size(specs[owner]),
@@ -232,7 +210,7 @@ class Checkpoints:
             )
             for owner, group in groups.items()
         }
-        manifest = replay.snapshot(self._replay_directory, put)
+        manifest = replay.snapshot(self._shelf.replay, put)
         counters = copy.deepcopy(counters)
 
         def meta() -> dict[str, Any]:
@@ -246,70 +224,58 @@ class Checkpoints:
                 },
             }
 
-        finish = partial(self._finish, policy_steps, folder, meta)
+        finish = partial(self._finish, policy_steps, folder, meta, keep)
         self._writing = self._background.last(finish)
 
-    # What follows until `_sweep` runs in the background.
-
-    def _prepare(self, folder: Path) -> None:
-        """Makes room."""
-        for directory in (self._directory, self._replay_directory):
-            files.make_directory(directory)
-        if not self._tidy:
-            self._sweep()
-        self._tidy = False
-        folder.mkdir()
-
     def _finish(
-        self, policy_steps: int, folder: Path, meta: Callable[[], Any]
+        self,
+        policy_steps: int,
+        folder: Path,
+        meta: Callable[[], Any],
+        keep: int | None,
     ) -> None:
-        """Makes a checkpoint of what was written, or nothing."""
+        """Makes a checkpoint of what was written, or nothing; in a thread."""
         try:
             archive.write_meta(folder, meta())
-            files.sync_directory(folder)
-            target = self._directory / str(policy_steps)
-            if target.exists():
-                target.rename(target.with_suffix(REPLACED))
-            folder.rename(target)
-            files.sync_directory(self._directory)
-            self.saved = policy_steps
-            found = saved_steps(self._directory)
-            self._retire(self._superseded & found - {policy_steps})
-            self._superseded = set()
-            self._retire(sorted(saved_steps(self._directory))[:-KEEP])
-            self._sweep()
+            self._shelf.add(folder, policy_steps, keep)
             self.error = None
         except OSError as error:
             self.error = error.with_traceback(None)
             with contextlib.suppress(OSError):
-                self._sweep()
+                self._shelf.sweep()
 
-    def _retire(self, retired: Iterable[int]) -> None:
-        """Takes checkpoints out of the list, whole; a sweep deletes them."""
-        for step in retired:
-            path = folder_of(self._directory, step)
-            path.rename(self._directory / f"{step}.old.tmp")
-
-    def _sweep(self) -> None:
-        """Deletes what belongs to no checkpoint.  Nothing is being written."""
-        for path in self._directory.iterdir():
-            match = _NAME.fullmatch(path.name)
-            if match is None or match[2] is None:
-                continue
-            if match[2] == REPLACED and not path.with_suffix("").exists():
-                continue  # killed in between: it still counts
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-        # Nobody knows what a damaged one refers to: then keep all.
-        with contextlib.suppress(ValueError):
-            kept = [
-                folder_of(self._directory, x)
-                for x in saved_steps(self._directory)
-            ]
-            metas = [archive.read_meta(path) for path in kept]
-            names = [listed(meta["replay"]) for meta in metas]
-            collect_garbage(self._replay_directory, set().union(*names))
-        self._tidy = True
+    def _read_together(
+        self,
+        step: int,
+        like: TrainState,
+        replay: Replay,
+        salvage: bool,
+        peers: Peers,
+    ) -> tuple[TrainState, Arrays, dict[str, Any], int]:
+        """As `_read`, where one process's trouble is that of all."""
+        damage: Damaged | None = None
+        refusal: ValueError | None = None
+        lost = 0
+        try:
+            *restored, lost = self._read(step, like, replay, salvage)
+        except Damaged as error:
+            damage = error
+        except ValueError as error:
+            refusal = error
+        damaged = peers.who(damage is not None)
+        refusing = peers.who(refusal is not None)
+        most = int(peers.gather(np.array(lost)).max())
+        if refusing:
+            raise refusal or ValueError(
+                f"{self._shelf.folder(step)}: process {refusing[0]} cannot"
+                " use its part of this checkpoint"
+            )
+        if damaged:
+            if damage is None:
+                replay.clear()
+            raise damage or Damaged(f"the part of process {damaged[0]}")
+        replay.forget(most - lost)  # they draw in step, from as many
+        return *restored, most
 
     def _read(
         self, step: int, like: TrainState, replay: Replay, salvage: bool
@@ -320,7 +286,7 @@ class Checkpoints:
           Damaged: the replay is still empty.
           ValueError: none of the others is to be used either.
         """
-        path = folder_of(self._directory, step)
+        path = self._shelf.folder(step)
         meta = archive.read_meta(path)
         if self._leader is None:
             state, arrays = archive.read_arrays(path, meta, like)
@@ -329,5 +295,5 @@ class Checkpoints:
             shared = archive.read_meta(theirs)
             state, _ = archive.read_arrays(theirs, shared, like)
             arrays = archive.read_others(path, meta)
-        lost = replay.load(self._replay_directory, meta["replay"], salvage)
+        lost = replay.load(self._shelf.replay, meta["replay"], salvage)
         return state, arrays, meta["counters"], lost

@@ -1,4 +1,4 @@
-"""Out of memory, or left by another process, in one line that says what to do.
+"""Why a run failed, in one line: above all, out of memory and what to do.
 
 Host memory ends as Python's `MemoryError`, device memory as an error of XLA
 whose wording depends on the device, its allocator and the library that asked.
@@ -14,6 +14,7 @@ import re
 import jax
 
 from dreamer.config import Config
+from dreamer.options import one_line
 from dreamer.presets import presets
 from dreamer.run.plan import gigabytes
 
@@ -37,7 +38,24 @@ CUDA = (
 LEFT = re.compile(r"gloo|nccl|connection (?:reset|closed|refused)", re.I)
 # RESOURCE_EXHAUSTED too, but for memory within a chip, by no fault of ours.
 ON_CHIP = re.compile("shared memory|vmem|smem", re.IGNORECASE)
+TRACEBACK = "Traceback (most recent call last):\n"
 FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+
+
+def brief(text: str) -> str:
+    """A message in one line; of a traceback in it, what was raised.
+
+    Args:
+      text: of any length; below its first line, perhaps, a traceback.
+    """
+    before, found, rest = text.partition(TRACEBACK)
+    last = rest.rpartition(TRACEBACK)[2]
+    # Frames are indented; a message of several lines comes after its type.
+    raised = (x for x in last.splitlines() if x and not x[0].isspace())
+    if found and (what := next(raised, None)):
+        first = before.partition("\n")[0]
+        text = f"{first} {what}"
+    return one_line(" ".join(text.split()))
 
 
 def explain(error: BaseException, config: Config) -> str | None:

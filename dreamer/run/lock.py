@@ -4,6 +4,9 @@ The lock is the kernel's, on the file `<logdir>/lock`: it ends with the
 process, in whatever way that dies, so that nobody ever has to clear one up.
 The file says who has it, or had it last. It stays when a run is over:
 whoever removed it could take the lock from a run that is just starting.
+
+Where a file system has no locks, a run is believed to go on while status.json
+says so, unless it has been silent for some beats or its process is gone.
 """
 
 import contextlib
@@ -18,9 +21,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from dreamer.config import ConfigError
+from dreamer.run import status
 
 FILE = "lock"
 PATIENCE = 1.0  # seconds; somebody else's `check` holds a lock for an instant
+BEATS = 6  # of status.json, after which who is silent is thought dead
 # What file systems say that have no locks: Lustre without -o flock, FUSE.
 UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 
@@ -43,6 +48,8 @@ def check(logdir: Path) -> None:
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
+        if _seems_alive(logdir):
+            raise _taken(logdir) from None
     finally:
         os.close(file)
 
@@ -80,7 +87,7 @@ class Lock:
 
     Attributes:
       warning: where the file system has no locks, a line that says so; the
-        run can go on, but nothing keeps a second one out.
+        run can go on, but only status.json keeps a second one out.
     """
 
     def __init__(self, file: int) -> None:
@@ -121,11 +128,34 @@ def _wait_for_lock(logdir: Path, file: int) -> str | None:
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
+        if _seems_alive(logdir):
+            raise _taken(logdir) from None
         return (
             f"logdir={logdir}: this file system has no locks"
             f" ({error.strerror}); take care that no other run uses it"
         )
     return None
+
+
+def _seems_alive(logdir: Path) -> bool:
+    """Whether a run goes on here, by what it wrote last."""
+    said = status.read(logdir) or {}
+    if said.get("state") != "running" or said["silent"] > BEATS * status.BEAT:
+        return False
+    if said.get("host") != socket.gethostname():
+        return True
+    return said.get("pid") != os.getpid() and _process_lives(said.get("pid"))
+
+
+def _process_lives(pid: Any) -> bool:
+    """Whether this host has such a process; also if nobody knows."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, TypeError, OverflowError):
+        return True
+    return True
 
 
 def _taken(logdir: Path) -> ConfigError:

@@ -6,6 +6,7 @@ lock.py, logger.py, record.py for those files.
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from dreamer.run.peers import ALONE, Peers
 from dreamer.run.record import FILE as STARTS
 from dreamer.run.record import record
 from dreamer.run.status import FILE as STATUS
+from dreamer.trouble import PassingError
 
 # What a run keeps in its logdir; anything else of these names is in the way.
 KINDS = {
@@ -30,6 +32,11 @@ KINDS = {
     **dict.fromkeys(("config.yaml", lock.FILE), Path.is_file),
     **dict.fromkeys((METRICS, SCORES, STARTS, STATUS), Path.is_file),
 }
+
+# Of a disk that is full, ill or away, and of a machine that is overloaded.
+PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
+PASSING |= {errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN}
+PASSING |= {errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 
 
 def look(config: Config, peers: Peers = ALONE) -> None:
@@ -110,9 +117,15 @@ def take(
 
 @contextlib.contextmanager
 def explained(config: Config) -> Iterator[None]:
-    """Turns an error of the file system into one that names the logdir."""
+    """Turns an error of the file system into one that names the logdir.
+
+    Raises:
+      PassingError: it may be over the next time.
+      ConfigError: it will not.
+    """
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ConfigError(f"logdir={config.logdir}: {reason}") from error
+        kind = PassingError if error.errno in PASSING else ConfigError
+        raise kind(f"logdir={config.logdir}: {reason}") from error

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamer.config import Config, ConfigError
+from dreamer.options import one_line
 from dreamer.run.append import AppendedFile
 from dreamer.whole import write_whole
 
@@ -331,12 +332,16 @@ class _WandB:
         return path.read_text().strip()
 
     def write(self, frames: int, row: Mapping[str, float]) -> None:
+        if self._failed:
+            return
         # Steps that it has seen before are ignored by W&B itself.
         with self._unless_it_fails():
             self._run.log(dict(row), step=int(frames))
             self._newest = int(frames)
 
     def video(self, frames: int, tag: str, path: Path) -> None:
+        if self._failed:
+            return
         import wandb
 
         with self._unless_it_fails():
@@ -346,15 +351,20 @@ class _WandB:
             self._run.log({tag: film}, step=self._newest)
 
     def close(self) -> None:
-        with self._unless_it_fails():
+        told = contextlib.suppress(Exception)
+        with told if self._failed else self._unless_it_fails():
             self._run.finish()
 
     @contextlib.contextmanager
     def _unless_it_fails(self) -> Iterator[None]:
-        """Says once that rows are missing in W&B; the run goes on."""
+        """Says that rows are missing in W&B, whatever it raises.
+
+        The run goes on, and sends no more.
+        """
         try:
             yield
-        except OSError as error:
-            if not self._failed:
-                print(f"W&B lacks rows from now on: {error}", file=sys.stderr)
+        except Exception as error:
             self._failed = True
+            reason = " ".join(str(error).split()) or repr(error)
+            line = one_line(f"W&B lacks rows from now on: {reason}")
+            print(line, file=sys.stderr)

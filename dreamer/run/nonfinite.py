@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 
 KEPT = 10  # batches in a logdir
+# Of a batch, what the agent made: a consequence, never the cause.
+MADE = {"batch/action", "batch/deter", "batch/stoch"}
 
 
 class Diverged(RuntimeError):
@@ -42,6 +44,8 @@ class NonFinite:
         self._limit = limit
         self.in_row = 0
         self.reports: list[str] = []
+        self._given: set[str] = set()  # not finite in batches of this row
+        self._float32 = False  # whether the run computes in it, if known
 
     def note(
         self, update: int, applied: bool, batch: Mapping[str, np.ndarray]
@@ -55,8 +59,12 @@ class NonFinite:
         """
         if applied:
             self.in_row = 0
+            self._given.clear()
             return
         self.in_row += 1
+        self._given |= _not_finite(batch)
+        if "batch/deter" in batch:  # is of the compute dtype
+            self._float32 = batch["batch/deter"].dtype == np.float32
         self.reports.append(
             f"update {update:,}: loss or gradient is not finite; it was not"
             f" applied; {self._save(update, batch)}"
@@ -76,9 +84,18 @@ class NonFinite:
         raise Diverged(
             f"{self.in_row:,} updates in a row, from update"
             f" {update - self.in_row + 1:,} on, had a loss or gradient that is"
-            f" not finite; their batches are in {self._folder}; begin another"
-            " run with a lower agent.opt.lr or --jax.compute_dtype float32"
+            f" not finite; their batches are in {self._folder};"
+            f" {self._advice()}"
         )
+
+    def _advice(self) -> str:
+        if self._given:
+            names = " and ".join(sorted(self._given))
+            return f"what the environment gave is not finite there: {names}"
+        advice = "begin another run with a lower agent.opt.lr"
+        if not self._float32:
+            advice += " or --jax.compute_dtype float32"
+        return advice
 
     def _save(self, update: int, batch: Mapping[str, np.ndarray]) -> str:
         """Where the batch is, or why it is not."""
@@ -97,6 +114,17 @@ class NonFinite:
                 partial.unlink(missing_ok=True)
             return f"its batch could not be saved ({error.strerror})"
         return f"its batch is in {path}"
+
+
+def _not_finite(batch: Mapping[str, np.ndarray]) -> set[str]:
+    """Rewards and observations with numbers that are not finite, by name."""
+    return {
+        name.removeprefix("batch/")
+        for name, host in batch.items()
+        if name not in MADE
+        and host.dtype.kind == "f"
+        and not np.isfinite(host).all()
+    }
 
 
 def _plain(host: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ it logs, speaks and writes the train state; the others keep what is theirs in
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import jax
@@ -16,7 +16,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from dreamer.config import Config, ConfigError
-from dreamer.run.checkpoint import KEEP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,30 +94,46 @@ class Peers:
         found = self.gather(mine).reshape(-1, 2)
         return [(float(x), int(n)) for x, n in found if not np.isnan(n)]
 
-    def common(self, newest: Sequence[int]) -> int | None:
-        """The newest checkpoint that all have, of several processes.
+    def each(self, steps: Collection[int]) -> list[set[int]]:
+        """Policy steps of the checkpoints of every process.
 
         Args:
-          newest: policy steps of this one's, `KEEP` of them at most.
+          steps: of this one's.
+        """
+        most = self.gather(np.array(len(steps))).max()
+        mine = np.full(most + 1, -1)
+        mine[: len(steps)] = sorted(steps)
+        return [set(x[x >= 0].tolist()) for x in self.gather(mine)]
 
-        Returns:
-          None if there is one process, or none has a checkpoint.
+    def common(self, steps: Collection[int]) -> list[int]:
+        """The checkpoints that all processes have, newest first.
+
+        Args:
+          steps: policy steps of this one's.
 
         Raises:
           ConfigError: some have one, and all have none in common.
         """
-        if self.count == 1:
-            return None
-        mine = np.full(KEEP, -1)
-        mine[: len(newest)] = newest
-        saved = [set(x[x >= 0].tolist()) for x in self.gather(mine)]
-        both = set.intersection(*saved)
-        if any(saved) and not both:
+        saved = self.each(steps)
+        common = sorted(set.intersection(*saved), reverse=True)
+        if common or not any(saved):
+            return common
+        if not all(saved):
             raise ConfigError(
-                f"jax.processes={self.count}: the checkpoints there are not of"
-                " so many processes; go on with as many as began"
+                f"jax.processes={self.count}: process {saved.index(set())} has"
+                " no checkpoint, though others have; go on with as many"
+                " processes as began, or use another logdir"
             )
-        return max(both, default=None)
+        listed = [", ".join(map(str, sorted(x))) for x in saved]
+        each = "; ".join(f"process {i}: {x}" for i, x in enumerate(listed))
+        raise ConfigError(
+            f"jax.processes={self.count}: no checkpoint is of all processes"
+            f" ({each}); use another logdir"
+        )
+
+    def who(self, flag: bool) -> list[int]:
+        """Which processes have it up."""
+        return np.flatnonzero(self.gather(np.array(flag))).tolist()
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether any process has it up."""

@@ -7,15 +7,17 @@ first step; the time is measured over the first updates.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 
 from dreamer.agent.agent import Agent, Params
 from dreamer.config import Config
+from dreamer.options import shown
 from dreamer.replay import Replay, required_ram
 from dreamer.run.parts import EXACT_BYTES
 from dreamer.run.progress import duration
+from dreamer.spaces import Space
 from dreamer.train_ratio import schedule
 
 # Parameters, gradients, two moments, and the update before it is added.
@@ -71,6 +73,27 @@ def gigabytes(number: float) -> str:
     return f"{math.ceil(number / 1e6)} MB"
 
 
+def space_in_words(space: Space) -> str:
+    """image 64 x 64 x 3, vector 5, one of 3, 2 x one of 5, 2 numbers."""
+    sizes = " x ".join(map(str, space.shape))
+    if space.kind == "discrete":
+        return f"{sizes}{' x ' if sizes else ''}one of {space.classes}"
+    if space.kind == "continuous":
+        return f"{sizes} number{'s' if sizes != '1' else ''}"
+    return f"{space.kind} {sizes}"
+
+
+def spaces_in_words(spaces: Mapping[str, Space], most: int = 8) -> str:
+    """Of observations, with their names where these say more."""
+    words = []
+    for key, space in spaces.items():
+        text = space_in_words(space)
+        words.append(text if key == space.kind else f"{shown(key)}: {text}")
+    if len(words) > most:
+        words[most:] = [f"and {len(words) - most} more"]
+    return ", ".join(words)
+
+
 def describe(
     config: Config, agent: Agent, replay: Replay, params: Params
 ) -> str:
@@ -90,6 +113,8 @@ def describe(
     size = f"{count / 1e6:.1f}M" if count >= 1e5 else f"{count:,}"
     lines = {
         "task": f"{config.task}, {envs}, seed {config.seed}",
+        "observes": f"{spaces_in_words(agent.obs_spaces)}; acts:"
+        f" {space_in_words(agent.action_space)}",
         "length": f"{here.steps:,} policy steps ="
         f" {here.steps * here.action_repeat:,} frames",
         "updates": f"{here.total_updates:,} on {batch}, {often}"

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from dreamer.streams import lossy
+
 REDRAW = 0.5  # seconds between two drawings of the live line
 WINDOW = 60.0  # seconds that speeds are averaged over, at least
 
@@ -55,8 +57,10 @@ class Progress:
         quiet: bool = False,
     ) -> None:
         self._total = (policy_steps, updates)
+        self._compiled = not updates  # whether updates have their usual speed
         self._clock = clock
-        self._console = Console(file=stream or sys.stdout, highlight=False)
+        out = lossy(stream or sys.stdout)
+        self._console = Console(file=out, highlight=False)
         self._latest: _Counters | None = None
         self._shown: _Counters | None = None
         self._samples: deque[_Counters] = deque()
@@ -107,8 +111,13 @@ class Progress:
             self._show()
 
     def restart(self) -> None:
-        """Forgets the past: speeds count from the next update on."""
+        """Forgets the past: speeds count from the next update on.
+
+        Call it when nothing is left to be compiled; before that, no time left
+        is shown, as it would be one of compiling.
+        """
         self._samples.clear()
+        self._compiled = True
 
     def print(self, text: str) -> None:
         """Prints lines that stay, above the live line if there is one."""
@@ -176,7 +185,8 @@ class Progress:
     def _left(self) -> float:
         """Seconds left by whichever of steps and updates takes longer.
 
-        NaN until both that are still to come have been seen to move.
+        NaN until both that are still to come have been seen to move, and at
+        their usual speed.
         """
         new = self._samples[-1]
         left = 0.0
@@ -187,7 +197,8 @@ class Progress:
             strict=True,
         ):
             if done < total:
-                seconds = (total - done) / rate if rate > 0 else math.nan
+                known = self._compiled and rate > 0
+                seconds = (total - done) / rate if known else math.nan
                 left = seconds if math.isnan(seconds) else max(left, seconds)
                 if math.isnan(left):
                     return left

@@ -12,8 +12,12 @@ import select
 import socket
 import time
 
+from dreamer.trouble import PassingError
+
 BUSY = 0.2  # seconds between two calls of one who finds nobody listening
 PROMPT = 5.0  # seconds within which a caller says who it is
+# In verdicts on who may be there the next time.
+LATE = ("have come; missing: ", "process 0 does not answer")
 
 
 def roll_call(address: str, count: int, index: int, seconds: float) -> None:
@@ -26,8 +30,9 @@ def roll_call(address: str, count: int, index: int, seconds: float) -> None:
       seconds: to wait at most.
 
     Raises:
-      ValueError: one line: which are missing, or came twice, or expect
-        another number of processes.
+      PassingError: one line: which did not come in time.
+      ValueError: one line: which came twice, or expect another number of
+        processes.
     """
     end = time.monotonic() + seconds
     if index == 0:
@@ -35,7 +40,9 @@ def roll_call(address: str, count: int, index: int, seconds: float) -> None:
     else:
         verdict = _call(address, count, index, end)
     if verdict:
-        raise ValueError(f"jax.coordinator={address}: {verdict}")
+        late = any(words in verdict for words in LATE)
+        kind = PassingError if late else ValueError
+        raise kind(f"jax.coordinator={address}: {verdict}")
 
 
 def is_loopback(address: str) -> bool:

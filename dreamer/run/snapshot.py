@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dreamer.checks import check_flags
 from dreamer.config import Config, ConfigError, from_yaml
 from dreamer.replay import Damaged
 from dreamer.run import archive
-from dreamer.run.checkpoint import folder_of, saved_steps
+from dreamer.run.shelf import folder_of, saved_steps
 
-META = "meta.json"
+META, CONFIG = "meta.json", "config.yaml"
 # What may differ from the run: where it acts, and on what it computes.
 CHANGEABLE = ("env.", "jax.", "run.env_")
 # A run's device may not be there, and scores are those of whole games.
@@ -64,16 +65,18 @@ def locate(place: Path, policy_steps: int | None) -> tuple[Path, Path]:
         if not place.is_dir():
             raise ValueError(f"logdir={place}: there is no such folder")
         directory = place / "ckpt"
-        if not directory.is_dir():
+        if not directory.is_dir() and not (place / CONFIG).exists():
             raise ValueError(
                 f"logdir={place}: holds no run; expected a logdir with ckpt/"
                 f" in it, or the folder of a checkpoint, with {META}"
             )
-        found = saved_steps(directory)
+        found = saved_steps(directory) if directory.is_dir() else []
     except OSError as error:
         raise ValueError(f"logdir={place}: {error.strerror}") from None
     if not found:
-        raise ValueError(f"logdir={place}: has no checkpoint yet")
+        raise ValueError(
+            f"logdir={place}: has no checkpoint yet{_every(place)}"
+        )
     if policy_steps is None:
         policy_steps = max(found)
     if policy_steps not in found:
@@ -108,15 +111,27 @@ def read(path: Path, logdir: Path, changes: Mapping[str, Any]) -> Snapshot:
     if type(policy_steps) is not int:
         raise Damaged(f"{path / META}: damaged, it has no policy_steps")
     text, name = _settings(path, meta)
-    changes = {**USUAL, "logdir": str(logdir), **changes}
-    return Snapshot(path, meta, from_yaml(text, name, changes), policy_steps)
+    usual = {**USUAL, "logdir": str(logdir)}
+    check_flags(changes, from_yaml(text, name, usual))
+    config = from_yaml(text, name, {**usual, **changes})
+    return Snapshot(path, meta, config, policy_steps)
+
+
+def _every(logdir: Path) -> str:
+    """How often a run saves, in words, if that is known."""
+    try:
+        text = (logdir / CONFIG).read_text("utf-8")
+        every = from_yaml(text, CONFIG, {}).run.save_every
+    except (OSError, ValueError):
+        return ""
+    return f" (one every run.save_every={every:g} seconds)"
 
 
 def _settings(path: Path, meta: dict[str, Any]) -> tuple[str, str]:
     """A checkpoint's settings as text, and what that is called."""
     if meta.get("config") and isinstance(meta["config"], str):
         return meta["config"], str(path / META)
-    file = path.absolute().parent.parent / "config.yaml"
+    file = path.absolute().parent.parent / CONFIG
     try:
         return file.read_text("utf-8"), str(file)
     except FileNotFoundError:

@@ -34,6 +34,7 @@ from dreamer.run.learner import Learner
 from dreamer.run.parts import check_complete, make_replay
 from dreamer.run.patience import Patience
 from dreamer.run.plan import describe
+from dreamer.run.saver import Parts, Saver
 from dreamer.run.status import Status
 from dreamer.run.when import StopSignal
 from dreamer.train_ratio import updates_owed
@@ -68,8 +69,6 @@ class Run:
         own = self.peers.share(config)  # settings of this process's parts
         folder = self.peers.folder(self.logdir)
         self._news: list[str] = []
-        self._again = False  # whether a save is to be tried again
-        self._disk = Patience(folder, config.run.disk_patience)
         dtype = select_device(config.jax)
         layout = make_layout(config)
         logdir.look(config, self.peers)
@@ -115,7 +114,13 @@ class Run:
             self._opened = opened.pop_all()
         self._news += [warning] if warning else []
         self._logged = self._clocks()
-        self._saved = None if newest is None else self._progress()
+        self._saver = Saver(
+            self._checkpoints,
+            self._logger,
+            Patience(folder, config.run.disk_patience),
+            self.peers,
+            None if newest is None else self._progress(),
+        )
 
     def _progress(self) -> tuple[int, int]:
         """How far the run is: policy steps and updates."""
@@ -137,10 +142,9 @@ class Run:
         ratio = updates_owed(config.run.train_ratio, config.batch_steps)
         self._ratio = Ratio(ratio)
         state, arrays, counters = self._agent.init(config.seed), {}, {}
-        common = self.peers.common(self._checkpoints.newest)
-        if self._checkpoints.latest is not None:
+        if self.peers.common(self._checkpoints.complete):
             state, arrays, counters = self._checkpoints.restore(
-                state, self._replay, self._agent.place, common
+                state, self._replay, self._agent.place, self.peers
             )
             check_complete(arrays, counters)
             self._ratio.restore(counters["ratio"])
@@ -277,11 +281,7 @@ class Run:
 
         Several processes stop and save together, by the leader's clock.
         """
-        if self.peers.count == 1:
-            return stop, save
-        save, self._again = (save and self.peers.leads) or self._again, False
-        stop, save = self.peers.any(stop, save)
-        return stop, save
+        return self._saver.agree(stop, save)
 
     def learn(self, stop: StopSignal | None = None) -> None:
         """The updates that the policy steps so far bought, often none.
@@ -374,12 +374,11 @@ class Run:
         A row of metrics goes before it, so that no mean begins before a
         checkpoint and ends after it.
         """
-        failed = self.peers.any(bool(self._checkpoints.error))[0]
-        if self._saved == self._progress() and not failed:
-            return
-        self._saved = self._progress()
         self.log()
-        self._logger.sync()
+        self._saver.save(self._progress(), self._parts)
+
+    def _parts(self) -> Parts:
+        """What a checkpoint is made of; all processes ask together."""
         arrays = {
             "learner": self.learner.arrays(),  # before the replay is saved
             "driver": self._driver.arrays(),
@@ -393,13 +392,8 @@ class Run:
             "first_update": self._first_update,
             "score": self.score,
         }
-        self._checkpoints.save(
-            self.policy_steps,
-            self.learner.whole_state(),
-            self._replay,
-            arrays,
-            counters,
-        )
+        state = self.learner.whole_state()
+        return self.policy_steps, state, self._replay, arrays, counters
 
     def look_after_disk(self) -> None:
         """Notes whether the logdir can be written, and tries again if not.
@@ -407,13 +401,7 @@ class Run:
         Raises:
           WriteError: it could not for `run.disk_patience` seconds.
         """
-        if self._disk.try_again():
-            self._logger.sync()
-            if self._checkpoints.error and self.peers.count == 1:
-                self.save()
-            self._again = bool(self._checkpoints.error)
-        error = self._logger.error or self._checkpoints.error
-        line = self._disk.watch(error, self._checkpoints.saved)
+        line = self._saver.look()
         self._news += [line] if line else []
 
     def finish(self, tell: Callable[[str], None]) -> None:
@@ -430,14 +418,17 @@ class Run:
         if self.finished and self.peers.leads:
             self._dreams.last(*dreamer)
         while True:
-            self._checkpoints.wait()
-            self._logger.sync()
+            self._saver.wait()
             self.look_after_disk()
             for line in self.news():
                 tell(line)
-            if not self._disk.failing:
+            failing, again = self._saver.standing()
+            if not failing:
                 return
-            time.sleep(1)
+            if again:
+                self.save()
+            else:
+                time.sleep(1)
 
     def __enter__(self) -> Self:
         return self

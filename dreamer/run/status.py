@@ -13,12 +13,14 @@ while the run goes on, and once more when it ends:
     policy_steps, steps    done, and of the whole run
     frames, updates, score as logged; score is null before an episode ended
 
+A number that is not finite, which JSON does not have, is null as well.
 A run that was killed still says "running", but at a time long gone.  Needs
 nothing but Python, so that schedulers' and containers' checks are light.
 """
 
 import contextlib
 import json
+import math
 import os
 import socket
 import time
@@ -74,8 +76,15 @@ class Status:
         self._values |= {"state": state, "error": error, **values}
         self._values["time"] = time.time()
         with contextlib.suppress(OSError):
-            text = json.dumps(self._values) + "\n"
+            values = {k: _plain(v) for k, v in self._values.items()}
+            text = json.dumps(values) + "\n"
             write_whole(self._path, text, sync=False)  # soon outdated
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold."""
+    finite = not isinstance(value, float) or math.isfinite(value)
+    return value if finite else None
 
 
 def read(logdir: Path) -> dict[str, Any] | None:

@@ -18,6 +18,8 @@ from typing import Any, NoReturn, TypeVar
 
 import jax
 
+from dreamer.streams import lossy
+
 T = TypeVar("T")
 LAST_WORDS = 3.0  # seconds
 
@@ -71,7 +73,10 @@ def run_program(main: Callable[[], int]) -> NoReturn:
     the process ends at once, without the clean-up of Python's end.  So does
     one of several that fails alone: JAX would wait for the others, and they
     for this one; this way they are ended too, within two minutes.
+
+    What cannot be printed meanwhile is lost, and changes nothing else.
     """
+    sys.stdout, sys.stderr = lossy(sys.stdout), lossy(sys.stderr)
     try:
         code = main()
     except BaseException:
@@ -81,8 +86,8 @@ def run_program(main: Callable[[], int]) -> NoReturn:
         code = 1
     alone = code in (1, 2) and jax.distributed.is_initialized()
     if running() or alone:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
         if alone:  # JAX ends the others with it, who have their say first
             time.sleep(LAST_WORDS)
         os._exit(code)

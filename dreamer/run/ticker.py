@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from dreamer.streams import lossy
+
 REDRAW, REPEAT = 0.5, 10.0  # seconds between two: redrawn, or printed
 
 
@@ -28,7 +30,8 @@ class Ticker:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console = Console(file=stream or sys.stdout, highlight=False)
+        out = lossy(stream or sys.stdout)
+        self._console = Console(file=out, highlight=False)
         self._clock = clock
         self._live: Live | None = None
         # A dumb terminal cannot redraw a line.

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from dreamer.scores.aggregate import STATISTICS
 from dreamer.scores.comparison import TRAINING, Average, Comparison
-from dreamer.scores.figures import GREY, PUBLISHED, Style, plain, styles
+from dreamer.scores.figures import GREY, LINES, PUBLISHED, Style, plain, styles
 from dreamer.scores.published import curves
 from dreamer.scores.table import interval, over, protocol_words
 
@@ -93,11 +92,12 @@ def _panel(panel: Axes, name: str, rows: Sequence[Row]) -> None:
         panel.annotate(
             interval(value),
             (value.value, place),
-            xytext=(0, 6),
+            xytext=(0, 8),
             textcoords="offset points",
             ha="center",
             fontsize=8,
-            path_effects=[withStroke(linewidth=2, foreground="white")],
+            zorder=4,  # the line at 100% shall not cross it
+            bbox=dict(facecolor="white", edgecolor="none", pad=1),
         )
     panel.set_title(name, loc="left")
     panel.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.0f}%")
@@ -105,6 +105,16 @@ def _panel(panel: Axes, name: str, rows: Sequence[Row]) -> None:
     panel.margins(x=0.25)
     low, high = panel.get_xlim()
     if low < 1 < high:
-        panel.axvline(1, color=GREY, linestyle=(0, (6, 3)), linewidth=0.9)
+        panel.axvline(1, **LINES["human"])
+        panel.annotate(
+            "human",
+            (1, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="top",
+            color=GREY,
+            fontsize=8,
+        )
     panel.spines["left"].set_visible(False)
     panel.tick_params(axis="y", length=0)

@@ -48,8 +48,24 @@ class Record:
     scores: np.ndarray
 
 
-def read_lines(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
-    """Frames and scores, (episodes,) float each, and the broken lines.
+class Episodes(NamedTuple):
+    """A file of training episodes.
+
+    Attributes:
+      frames: (episodes,) float, in order.
+      scores: (episodes,) float.
+      broken: Lines that could not be read.
+      unscored: Lines of episodes whose score was not finite.
+    """
+
+    frames: np.ndarray
+    scores: np.ndarray
+    broken: int
+    unscored: int
+
+
+def read_lines(path: Path) -> Episodes:
+    """The episodes with a finite score.
 
     A broken line, such as a power cut leaves, is left out and counted.
 
@@ -57,7 +73,7 @@ def read_lines(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
       ValueError: No line can be read, or the file not at all.
       OSError: It cannot be opened.
     """
-    rows, broken, lines = [], 0, 0
+    rows, broken, unscored, lines = [], 0, 0, 0
     for line in _content(path).splitlines():
         if not line.strip():
             continue
@@ -68,6 +84,8 @@ def read_lines(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
             # one that was not finite.
             if row.get(SCORE) is not None:
                 rows.append(_episode(row[FRAMES], row[SCORE]))
+            else:
+                unscored += SCORE in row
         except ODD:
             broken += 1
     if broken == lines > 0:
@@ -75,7 +93,7 @@ def read_lines(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
             f'{path}: expected lines as {{"{FRAMES}": 4000, "{SCORE}": 1.0}},'
             " and there is none"
         )
-    return *_in_order(rows), broken
+    return Episodes(*_in_order(rows), broken, unscored)
 
 
 class Evaluated(NamedTuple):

@@ -6,6 +6,7 @@ authors, see `files.py`. Read next: `curves.py`.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,31 +54,58 @@ class Run:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def read(path: Path, label: str = "") -> list[Run]:
+def read(
+    path: Path, label: str = "", left_out: list[str] | None = None
+) -> list[Run]:
     """All runs of a file or below a folder, in the order of their paths.
+
+    One run below a folder that is not as expected hides no other.
 
     Args:
       path: A folder, or a file of the authors' form.
       label: Method of all of them, instead of what they say.
+      left_out: Gets a line for each run that is left out, with the reason.
 
     Raises:
-      ValueError: There is none, or one that is not as expected.
-      OSError: Something cannot be read.
+      ValueError: There is none, or none that is as expected.
+      OSError: The run that was named, or a folder, cannot be read.
     """
     if path.is_file():
         return read_file(path, label)
     if not path.exists():
         raise ValueError(f"{path}: no such folder or file")
     folders, files = _find(path)
-    runs = [read_folder(x, label, path.resolve().name) for x in folders]
-    for file in files:
-        runs += read_file(file, label)
+    name = path.resolve().name
+    if folders == [path]:
+        return [read_folder(path, label, name)]
+    jobs = [(x, lambda x: [read_folder(x, label, name)]) for x in folders]
+    jobs += [(x, lambda x: read_file(x, label)) for x in files]
+    runs: list[Run] = []
+    reasons: list[str] = []
+    for place, job in jobs:
+        try:
+            runs += job(place)
+        except ValueError as error:
+            reasons.append(one_line(str(error)))
+        except OSError as error:
+            reasons.append(one_line(f"{place}: {error.strerror or error}"))
     if not runs:
-        raise ValueError(
-            f"{path}: holds no run, expected folders with {SCORES} and"
-            f" {CONFIG}, or .json.gz files"
-        )
+        raise ValueError(_none(path, reasons))
+    if left_out is not None:
+        left_out += reasons
     return runs
+
+
+def _none(path: Path, reasons: Sequence[str]) -> str:
+    """Why there is no run at all."""
+    if len(reasons) > 1:
+        return f"{path}: none of {len(reasons)} runs can be read: {reasons[0]}"
+    if reasons:
+        return reasons[0]
+    return (
+        f"{path}: holds no run, expected folders with {SCORES} and {CONFIG},"
+        " or .json.gz files"
+    )
 
 
 def _find(top: Path) -> tuple[list[Path], list[Path]]:
@@ -116,17 +144,17 @@ def read_folder(folder: Path, label: str = "", other: str = "") -> Run:
     settings = dict(layers([str(path)])[-1].values)
     seed = settings.get("seed", 0)
     benchmark, game = _task(settings.get("task"), path)
-    frames, scores, broken = read_lines(folder / SCORES)
+    episodes = read_lines(folder / SCORES)
     return Run(
         one_line(str(folder)),
         benchmark,
         game,
         _name(label or _method(settings, benchmark) or other),
         seed if isinstance(seed, int) else 0,
-        frames,
-        scores,
+        episodes.frames,
+        episodes.scores,
         _evaluation(folder),
-        broken,
+        episodes.broken,
         settings,
     )
 

@@ -141,11 +141,11 @@ def _games(found: Sequence[Row]) -> Iterator[str]:
         "random",
         "human",
         "published",
-        "seeds, episodes",
+        "its seeds, episodes",
         "ours",
-        "seeds, episodes",
-        "human-normalised",
-        "published",
+        "our seeds, episodes",
+        "ours, human-normalised",
+        "published, human-normalised",
     )
     for row in found:
         yield _line(

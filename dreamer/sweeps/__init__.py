@@ -4,6 +4,7 @@
   record.py    sweep.json: the runs and the jobs that were submitted
   standing.py  how a run is doing, seen from outside
   output.py    what a run prints, and the lock that says it is going on
+  trial.py     whether tasks of Gymnasium can be built at all
   estimate.py  steps, hours, RAM and disk, before anything is started
   table.py     what a person sees of all that
   local.py     starts the runs on this machine, slots.py with a share of it

@@ -32,11 +32,12 @@ is done or going on and goes on with the rest. Other commands may add runs.
 """
 
 
-def _whole(low: int) -> Callable[[str], int]:
+def _whole(low: int, high: int = 999_999) -> Callable[[str], int]:
     def read(text: str) -> int:
-        if not re.fullmatch("[0-9]{1,6}", text) or int(text) < low:
+        whole = re.fullmatch("[0-9]{1,6}", text)
+        if not whole or not low <= int(text) <= high:
             raise argparse.ArgumentTypeError(
-                f"{shown(text)}: expected a whole number from {low} to 999999"
+                f"{shown(text)}: expected a whole number from {low} to {high}"
             )
         return int(text)
 
@@ -87,6 +88,8 @@ FLAGS = {
     "account": Flag("slurm", _word, "NAME", "as sbatch takes it"),
     "time": Flag("slurm", _word, "LIMIT", "of one start of a run, as sbatch"
                  " takes it; longer runs are requeued"),
+    "grace": Flag("slurm", _whole(60, 65535), "SECONDS", "before the time"
+                  " limit, at which a run is told to save (default: 120)"),
     "gres": Flag("slurm", _word, "gpu:1", "as sbatch takes it, for each run"),
     "sbatch": Flag("slurm", _line, "FLAGS", "more flags of sbatch, as in"
                    " --sbatch=--qos=long"),

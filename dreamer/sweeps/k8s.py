@@ -3,7 +3,8 @@
 A pod that is evicted or told to stop saves its run, ends with 75 and is
 replaced, which does not count as a failure; a run that fails is retried a few
 times, and the others go on. The manifest has all that pods need: their
-commands are in it. Next: `dreamer/sweep.py`, which writes it.
+commands are in it. Whether somebody applied it is not known here: while it
+lies there, its runs are left to it. Next: `dreamer/sweep.py`.
 """
 
 import argparse
@@ -20,12 +21,15 @@ from ruamel.yaml import YAML
 from dreamer.options import ConfigError
 from dreamer.sweeps.grid import Run
 from dreamer.sweeps.local import INTERRUPTED, REFUSED, RETRIES
+from dreamer.sweeps.record import Manifest, Record
+from dreamer.whole import write_whole
 
-FILE = "k8s.yaml"
+# What the image of docker/Dockerfile starts with, which minds signals at once.
+ENTRY = ["/opt/dreamer/bin/python", "/opt/dreamer/src/docker/entry.py"]
 GRACE = 120  # seconds from SIGTERM to SIGKILL; a run saves in some of them
 USER = 1000  # of the image that docker/Dockerfile makes
 COMMANDS = "/sweep"  # where a pod sees the commands of all runs
-NAME = 63  # characters of a name, less those that pods append: 11 and ours
+NAME = 63  # characters of a name; pods append 11 of them
 
 
 def check(flags: argparse.Namespace) -> None:
@@ -41,21 +45,60 @@ def check(flags: argparse.Namespace) -> None:
             )
 
 
+def submit(
+    record: Record, runs: Sequence[Run], flags: argparse.Namespace
+) -> Path:
+    """Writes a manifest, and records which runs are in it.
+
+    Raises:
+      OSError: a file cannot be written.
+    """
+    number = len(record.manifests)
+    path = record.folder / f"k8s-{number}.yaml"
+    text = manifest(record.folder, number, runs, flags)
+    write_whole(path, text)
+    record.manifests.append(Manifest(path.name, [run.name for run in runs]))
+    record.write()
+    return path
+
+
+def queued(record: Record) -> dict[str, Path]:
+    """Runs that manifests of the folder have, each with the newest of them."""
+    found = {}
+    for one in record.manifests:
+        path = record.folder / one.file
+        if path.exists():
+            found.update(dict.fromkeys(one.runs, path))
+    return found
+
+
+def release(path: Path) -> str:
+    """The command after which a sweep no longer leaves runs to a manifest."""
+    name = shlex.quote(str(path))
+    return f"kubectl delete --ignore-not-found -f {name} && rm {name}"
+
+
 def manifest(
-    folder: Path, runs: Sequence[Run], flags: argparse.Namespace
+    folder: Path,
+    number: int,
+    runs: Sequence[Run],
+    flags: argparse.Namespace,
 ) -> str:
     """The text of a manifest that `kubectl apply -f` takes.
 
-    It has the same name if it has the same runs: applied twice, it is one.
+    Each of a folder has its own number in its name: a Job that has ended is
+    not started again by a manifest of the same name.
     """
     commands = {
-        f"run-{index}": f"exec {shlex.join(['python', '-m', *run.command])}\n"
+        f"run-{index}": f"exec {shlex.join([*ENTRY, *run.command[1:]])}\n"
         for index, run in enumerate(runs)
     }
-    text = "".join(commands.values())
+    text = "".join([str(folder), *commands.values()])
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    end = f"-{digest}-{number}"
     words = re.sub("[^a-z0-9]+", "-", folder.name.lower()).strip("-")
-    name = f"sweep-{words[: NAME - 26].strip('-') or 'runs'}-{digest}"
+    words = words[: NAME - 11 - len("sweep-") - len(end)].strip("-")
+    name = f"sweep-{words or 'runs'}{end}"
     config_map = {
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -10,11 +10,12 @@ is gone. Next: standing.py, which looks at both.
 import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 from typing import BinaryIO
 
 from dreamer.options import one_line
-from dreamer.run.lock import UNSUPPORTED
+from dreamer.run.lock import PATIENCE, UNSUPPORTED
 
 TAIL = 8192  # bytes at the end of a file, in which its last line is
 
@@ -31,9 +32,14 @@ def open_locked(logdir: Path) -> BinaryIO | None:
       OSError: it cannot be written.
     """
     file = path_of(logdir).open("ab", buffering=0)
+    end = time.monotonic() + PATIENCE  # who looks has it for an instant
     try:
-        if _lock(file, fcntl.LOCK_EX):
-            return file
+        while True:
+            if _lock(file, fcntl.LOCK_EX) is not False:
+                return file
+            if time.monotonic() > end:
+                break
+            time.sleep(0.02)
     except BaseException:
         file.close()
         raise
@@ -49,19 +55,34 @@ def is_held(logdir: Path) -> bool:
     """
     try:
         with path_of(logdir).open("rb") as file:
-            return not _lock(file, fcntl.LOCK_SH)
+            return _lock(file, fcntl.LOCK_SH) is False
     except FileNotFoundError:
         return False
 
 
-def _lock(file: BinaryIO, kind: int) -> bool:
+def has_locks(path: Path) -> bool:
+    """Whether the file system has any; as far as a file there can tell.
+
+    Raises:
+      OSError: the file is there and cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return _lock(file, fcntl.LOCK_SH) is not None
+    except FileNotFoundError:
+        return True
+
+
+def _lock(file: BinaryIO, kind: int) -> bool | None:
+    """Tries to; None where the file system has no locks."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError as error:  # the lock of the logdir is left, if any
+    except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
+        return None
     return True
 
 

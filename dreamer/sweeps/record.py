@@ -1,9 +1,11 @@
 """`sweep.json`: the runs of a sweep's folder, and what was submitted.
 
-    format  1
-    runs    by name: "arguments" of dreamer.train without the logdir, and the
-            "slot" of this machine that the run was last started in, or null
-    jobs    submitted array jobs: "id", and "runs" by index
+    format     1
+    runs       by name: "arguments" of dreamer.train without the logdir, and
+               the "slot" of this machine that the run was last started in, or
+               null
+    jobs       submitted array jobs: "id", and "runs" by index
+    manifests  written for Kubernetes: "file", and "runs"
 
 Commands add runs to it; a run keeps its settings, but for those that may
 change when a run goes on. Whoever writes it holds the folder's lock. Next:
@@ -12,6 +14,7 @@ standing.py, for how the runs are doing.
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,18 +45,32 @@ class Job:
 
 
 @dataclass
+class Manifest:
+    """What was written for Kubernetes: its file, and the names of its runs."""
+
+    file: str
+    runs: list[str]
+
+
+@dataclass
 class Record:
     """The contents of the file in a sweep's folder."""
 
     folder: Path
     runs: dict[str, Entry] = field(default_factory=dict)
     jobs: list[Job] = field(default_factory=list)
+    manifests: list[Manifest] = field(default_factory=list)
 
     def add(self, runs: Iterable[Run]) -> None:
         """Adds runs, or their new settings where those may change."""
         for run in runs:
             entry = self.runs.setdefault(run.name, Entry([]))
             entry.arguments = list(run.arguments)
+
+    @property
+    def submitted(self) -> int:
+        """How often runs were given to a cluster."""
+        return len(self.jobs) + len(self.manifests)
 
     def write(self) -> None:
         """Writes the file, all of it or nothing.
@@ -65,6 +82,7 @@ class Record:
             "format": FORMAT,
             "runs": {name: asdict(x) for name, x in self.runs.items()},
             "jobs": [asdict(job) for job in self.jobs],
+            "manifests": [asdict(x) for x in self.manifests],
         }
         text = json.dumps(values, indent=1) + "\n"
         write_whole(self.folder / FILE, text)
@@ -84,8 +102,12 @@ def read(folder: Path) -> Record:
             raise ConfigError(f"{path}: expected format {FORMAT}")
         runs = {x: Entry(**entry) for x, entry in values["runs"].items()}
         jobs = [Job(**job) for job in values["jobs"]]
+        written = [Manifest(**x) for x in values.get("manifests", [])]
         known = all(_is_entry(x, entry) for x, entry in runs.items())
-        if not known or not all(set(job.runs) <= set(runs) for job in jobs):
+        given = [*jobs, *written]
+        if not known or not all(set(x.runs) <= set(runs) for x in given):
+            raise ValueError
+        if any(Path(x.file).name != x.file for x in written):
             raise ValueError
     except FileNotFoundError:
         return Record(folder)
@@ -93,7 +115,7 @@ def read(folder: Path) -> Record:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ConfigError(f"{path}: is not as a sweep writes it") from None
-    return Record(folder, runs, jobs)
+    return Record(folder, runs, jobs, written)
 
 
 def _is_entry(name: Any, entry: Entry) -> bool:
@@ -119,6 +141,27 @@ def check(record: Record, runs: Iterable[Run]) -> None:
         elif entry and entry.arguments != list(run.arguments):
             planned = [*entry.arguments, "--logdir", run.config.logdir]
             check_resume(load(planned), run.config)
+
+
+def missing(folder: Path) -> list[Path]:
+    """What a first command makes and is not there yet, inner ones first."""
+    made = [folder / FILE, folder / lock.FILE, folder, *folder.parents]
+    return [path for path in made if not path.exists()]
+
+
+def undo(before: Record, new: Iterable[Path]) -> None:
+    """Takes back what a command wrote that came to nothing.
+
+    Args:
+      before: the record as the command found it.
+      new: what was missing then. The caller still holds the folder's lock.
+    """
+    with suppress(OSError):
+        if before.runs:
+            before.write()
+    for path in new:
+        with suppress(OSError):
+            path.rmdir() if path.is_dir() else path.unlink()
 
 
 def hold(folder: Path) -> lock.Lock:

@@ -1,7 +1,8 @@
 """Submits runs to Slurm as one array job, an element each.
 
 An element that is told to stop, by preemption or ahead of the time limit,
-saves its run, ends with 75 and requeues itself. What was submitted stands in
+saves its run, ends with 75 and requeues itself. A run that takes too long is
+ended, so that there is time for that. What was submitted stands in
 sweep.json; who submits again asks the queue first. Next: `dreamer/sweep.py`,
 whose command `run` an element becomes.
 """
@@ -19,41 +20,94 @@ from pathlib import Path
 from dreamer.options import ConfigError, one_line
 from dreamer.sweeps.record import Job, Record
 
-TOLD = 60  # seconds before the time limit at which a run is told to stop
-PATIENCE = 120  # seconds that a command of Slurm may take
+GRACE = 120  # seconds before its time limit at which a run is told to stop
+REQUEUE = 30  # of them, in which the controller, maybe busy, is asked
+PATIENCE = 120  # seconds that a command of Slurm may take here
 SCRIPT = """\
 #!/bin/bash
 {options}
 runs=({names})
-trap 'told=x$told; kill -TERM $run' TERM
+PATH=$PATH:{programs}  # which a site may not pass on to jobs
+unset ${{!SQUEUE_@}}  # a person's own choice of what squeue shows
+
+stop() {{
+    told=x$told
+    [ -n "$run" ] || return
+    kill -TERM $run
+    [ -n "$watched" ] || watch &
+    watched=1
+}}
+watch() {{  # ends a run that takes too long; it has its last checkpoint
+    for ((seconds = 0; seconds < {saving}; seconds++)); do
+        sleep 1
+        kill -0 $run 2>/dev/null || return
+    done
+    kill -KILL $run
+}}
+try() {{  # elements that reach their limit together make the controller slow
+    until timeout 10 "$@"; do
+        [ $SECONDS -lt $end ] || return
+        sleep 1
+    done
+}}
+
+trap stop TERM
 {command} ${{runs[$SLURM_ARRAY_TASK_ID]}} & run=$!
+[ -z "$told" ] || stop  # told before there was a run to tell
 until [ "$waited" = "x$told" ]; do  # a signal ends the wait, not the run
     waited=x$told
     wait $run; code=$?
 done
-# 75: saved. A run that was told to stop at its very start ends otherwise.
+# 75: saved. A run that was told to stop may end otherwise: it had just begun,
+# or took too long.
 if [ $code = 75 ] || [ -n "$told" -a $code != 0 ]; then
     element=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
-    # No longer running: cancelled, or preempted, which Slurm requeues itself.
-    state=$(squeue --noheader --jobs=$element --format=%T)
-    [ "$state" = RUNNING ] && scontrol requeue $element
+    end=$((SECONDS + 15))
+    state=$(try squeue --noheader --all --jobs=$element --format=%T)
+    # Another state: cancelled, or preempted, which Slurm requeues itself. No
+    # answer says neither.
+    if [ "${{state:-RUNNING}}" = RUNNING ]; then
+        try scontrol requeue $element ||
+            echo "$element: not requeued; the sweep's command submits it" >&2
+    fi
 fi
 exit $code
 """
+# Variables of a person that would replace what a script says.
+VARIABLES = {
+    "account": "SBATCH_ACCOUNT",
+    "array": "SBATCH_ARRAY_INX",
+    "gres": "SBATCH_GRES",
+    "job-name": "SBATCH_JOB_NAME",
+    "mem": "SBATCH_MEM_PER_NODE",
+    "open-mode": "SBATCH_OPEN_MODE",
+    "output": "SBATCH_OUTPUT",
+    "partition": "SBATCH_PARTITION",
+    "requeue": "SBATCH_NO_REQUEUE",
+    "signal": "SBATCH_SIGNAL",
+    "time": "SBATCH_TIMELIMIT",
+}
 
 
-def check() -> None:
+def check(folder: Path) -> None:
     """Sees that this machine can submit.
 
     Raises:
-      ConfigError: it has no sbatch.
+      ConfigError: it has no sbatch, no controller answers, or the sweep's
+        folder has a name that a script cannot say.
     """
+    if "\\" in str(folder) or not str(folder).isprintable():
+        raise ConfigError(
+            f"--logdir={folder}: expected a folder without \\ and line feeds,"
+            " which sbatch does not take"
+        )
     for program in ("sbatch", "squeue"):
         if not shutil.which(program):
             raise ConfigError(
                 f"--launcher slurm: no {program} on the PATH; submit from a"
                 " machine of the cluster"
             )
+    _queue()
 
 
 def queued(record: Record) -> set[str]:
@@ -64,15 +118,19 @@ def queued(record: Record) -> set[str]:
     """
     if not record.jobs:
         return set()
-    # All jobs: the queue refuses to be asked for one that it has forgotten.
-    listed = _call(["squeue", "--noheader", "--array", "--format=%i"])
-    elements = set(listed.split())
+    elements = _queue()
     return {
         name
         for job in record.jobs
         for index, name in enumerate(job.runs)
         if f"{job.id}_{index}" in elements
     }
+
+
+def _queue() -> set[str]:
+    """Elements of all jobs; of forgotten ones the queue refuses to tell."""
+    command = ["squeue", "--noheader", "--all", "--array", "--format=%i"]
+    return set(_call(command).split())
 
 
 def submit(
@@ -89,9 +147,12 @@ def submit(
     """
     number = len(record.jobs)
     path = record.folder / f"slurm-{number}.sh"
-    path.write_text(script(record.folder, number, names, flags), "utf-8")
+    text = script(record.folder, number, names, flags)
+    path.write_text(text, "utf-8")
+    options = re.findall(r"^#SBATCH --([\w-]+)", text, re.MULTILINE)
+    replaced = [VARIABLES[x] for x in options if x in VARIABLES]
     try:
-        said = _call(["sbatch", "--parsable", str(path)])
+        said = _call(["sbatch", "--parsable", str(path)], replaced)
         found = re.match(r"\d+", said)
         if not found:
             raise ConfigError(f"sbatch: expected a job's number, got {said!r}")
@@ -111,13 +172,14 @@ def script(
 ) -> str:
     """The text of a script that sbatch takes."""
     limit = f"%{flags.concurrent}" if flags.concurrent else ""
-    out = f"{folder}/slurm-{number}_%a.out".replace('"', '\\"')
+    quoted = str(folder).replace("%", "%%").replace('"', '\\"')
+    grace = GRACE if flags.grace is None else flags.grace
     options = {
         "job-name": re.sub(r"[^\w.-]", "_", f"sweep-{folder.name}"),
         "array": f"0-{len(names) - 1}{limit}",
-        "output": f'"{out}"',
+        "output": f'"{quoted}/slurm-{number}_%a.out"',
         "open-mode": "append",
-        "signal": f"B:TERM@{TOLD}",
+        "signal": f"B:TERM@{grace}",
         "partition": flags.partition,
         "account": flags.account,
         "time": flags.time,
@@ -130,19 +192,33 @@ def script(
     if flags.sbatch:
         lines.append(f"#SBATCH {flags.sbatch}")
     words = [sys.executable, "-m", "dreamer.sweep", "run", str(folder)]
+    programs = Path(shutil.which("scontrol") or "/usr/bin/scontrol").parent
     return SCRIPT.format(
         options="\n".join(lines),
         names=" ".join(names),
+        programs=shlex.quote(str(programs)),
+        saving=grace - REQUEUE,
         command=shlex.join(words),
     )
 
 
-def _call(command: Sequence[str]) -> str:
+def _call(command: Sequence[str], without: Sequence[str] = ()) -> str:
     """What one of Slurm's programs prints.
+
+    Args:
+      command: with its arguments.
+      without: variables that it is not to see, beside a person's choice of
+        what squeue shows and of whether sbatch waits.
 
     Raises:
       ConfigError: it fails; with what it says.
     """
+    hidden = {"SBATCH_WAIT", *without}
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in hidden and not name.startswith("SQUEUE_")
+    }
     try:
         done = subprocess.run(
             command,
@@ -151,7 +227,7 @@ def _call(command: Sequence[str]) -> str:
             errors="replace",
             check=False,
             timeout=PATIENCE,
-            env={**os.environ, "LC_ALL": "C"},
+            env={**environ, "LC_ALL": "C"},
         )
     except subprocess.TimeoutExpired:
         raise ConfigError(f"{command[0]}: no answer in {PATIENCE} s") from None

@@ -1,10 +1,12 @@
 """How a run is doing, seen from outside, by anyone and at any time.
 
 Three witnesses: `status.json` says how far it was, its logdir's lock and the
-lock on its output (output.py) whether it is going on. Nothing is changed.
-Next: table.py, which shows it, and local.py, which acts on it.
+lock on its output (output.py) whether it is going on. Where there are no
+locks, on some network folders, its process has to be seen instead. Nothing
+is changed. Next: table.py, which shows it, and local.py, which acts on it.
 """
 
+import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,8 +83,9 @@ def look(logdir: Path, steps: int | None = None) -> Standing:
     if said == "running":
         # Where locks do not reach other machines, its own word has to do.
         fresh = values["silent"] < status.SILENCE
-        going_on = fresh and not here
-        return Standing(RUNNING if going_on else LOST, None, False, values)
+        going_on = fresh and (not here or _is_alive(logdir, values))
+        state = RUNNING if going_on else LOST
+        return Standing(state, None, here and going_on, values)
     if said == "done":
         wanted = _whole(values.get("steps")) if steps is None else steps
         done = _whole(values.get("policy_steps")) >= wanted
@@ -95,6 +98,22 @@ def look(logdir: Path, steps: int | None = None) -> Standing:
     # It ended before it had begun; or an older run, of before status.json.
     line = output.last_line(logdir)
     return Standing(WAITING if line is None else FAILED, line)
+
+
+def _is_alive(logdir: Path, values: dict[str, Any]) -> bool:
+    """Whether a process of this machine is the run, where no lock says so."""
+    if output.has_locks(logdir / lock.FILE):
+        return False
+    pid = values.get("pid")
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:  # somebody else's
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _is_locked(logdir: Path) -> bool:

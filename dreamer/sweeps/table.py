@@ -7,6 +7,7 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from dreamer.options import cut
@@ -70,6 +71,7 @@ def plan(
     folder: Path,
     at_a_time: int | None,
     per_gpu: int | None,
+    one_machine: bool = True,
 ) -> list[str]:
     """The lines that a sweep prints before it starts anything.
 
@@ -79,6 +81,7 @@ def plan(
       folder: of the sweep.
       at_a_time: runs, if known.
       per_gpu: runs that share a GPU; None: there is none.
+      one_machine: whether runs at a time share its RAM.
     """
     todo = [x for x in planned if x.standing.state not in OVER]
     configs = [x.run.config for x in planned]
@@ -90,8 +93,9 @@ def plan(
     steps = sum(x.steps_left for x in todo)
     updates = sum(_updates_left(x) for x in todo)
     together = ""
-    if at_a_time and at_a_time > 1:
-        together = f", {_bytes(ram * at_a_time)} for {at_a_time} at a time"
+    several = min(at_a_time or 1, len(todo))
+    if one_machine and several > 1:
+        together = f", {_bytes(ram * several)} for {several} at a time"
     lines = {
         "runs": f"{len(planned)}: {counts([x.standing for x in planned])};"
         f" {len(todo)} to do",
@@ -102,7 +106,14 @@ def plan(
         "disk": f"about {_bytes(sum(disk))} in {folder}"
         f" ({_bytes(free)} are free)",
     }
-    return [f"  {key:<6} {text}" for key, text in lines.items()]
+    words = [f"  {key:<6} {text}" for key, text in lines.items()]
+    if sum(disk) > free:
+        words.append(
+            f"Warning: the runs may need {_bytes(sum(disk))} of disk in"
+            f" {folder}, where {_bytes(free)} are free; one that cannot write"
+            " waits for space, and fails in the end"
+        )
+    return words
 
 
 def _updates_left(planned: Planned) -> int:
@@ -151,10 +162,11 @@ def progress(local: Local, table: bool) -> str:
       table: whether to show a line for each run that is going on, beside the
         one for all.
     """
-    standings = {
-        active.run.name: look(Path(active.run.config.logdir))
-        for active in local.active
-    }
+    standings = {}
+    for active in local.active:
+        with suppress(OSError):  # of a folder that is away for a while
+            logdir = Path(active.run.config.logdir)
+            standings[active.run.name] = look(logdir)
     numbers = {
         DONE: len(local.done),
         RUNNING: len(local.active),

@@ -132,13 +132,14 @@ class Slurm:
         self.tools.mkdir()
         (folder / "dreamer.sif").touch()
         self.tool("apptainer", APPTAINER)
+        self.tool("squeue", '#!/bin/sh\necho "${STATE:-RUNNING}"\n')
         self.tool("scontrol", '#!/bin/sh\necho "$@" >"$NOTES/scontrol"\n')
 
     def tool(self, name, text):
         (self.tools / name).write_text(text)
         (self.tools / name).chmod(0o755)
 
-    def start(self, **environ):
+    def start(self, script=DOCKER / "apptainer.sbatch", **environ):
         values = {
             "PATH": f"{self.tools}:/usr/bin:/bin",
             "HOME": str(self.folder),
@@ -147,7 +148,7 @@ class Slurm:
             "PYTHONPATH": "/of/the/host",
         }
         return subprocess.Popen(
-            [DOCKER / "apptainer.sbatch", "--task", "two words"],
+            [script, "--task", "two words"],
             env=values | environ,
             stderr=subprocess.PIPE,
             text=True,
@@ -185,6 +186,40 @@ def test_slurm_queues_an_interrupted_job_again(slurm, code):
     assert slurm.note("scontrol") == ("requeue 41\n" if code == 75 else None)
 
 
+def test_slurm_does_not_queue_a_cancelled_job_again(slurm):
+    process = slurm.start(CODE="75", STATE="COMPLETING")
+    process.communicate()
+    assert process.returncode == 75
+    assert slurm.note("scontrol") is None
+
+
+@pytest.mark.parametrize("busy", ["squeue", "scontrol"])
+def test_slurm_is_asked_again_when_it_is_busy(slurm, busy):
+    fails_once = '[ -e "$NOTES/asked" ] || { touch "$NOTES/asked"; exit 1; }'
+    text = (slurm.tools / busy).read_text()
+    slurm.tool(busy, text.replace("\n", f"\n{fails_once}\n", 1))
+    process = slurm.start(CODE="75", SQUEUE_STATES="PENDING")
+    process.communicate()
+    assert slurm.note("scontrol") == "requeue 41\n"
+
+
+def test_a_run_that_does_not_stop_is_ended_and_queued_again(slurm):
+    ignores = APPTAINER.replace("sleep 0.3; exit 75", "")
+    slurm.tool("apptainer", ignores)
+    text = (DOCKER / "apptainer.sbatch").read_text()
+    assert "seconds = 30;" in text  # of those before the limit
+    script = slurm.folder / "short.sbatch"
+    script.write_text(text.replace("seconds = 30;", "seconds = 59;"))
+    script.chmod(0o755)
+    process = slurm.start(script, GRACE="60", LONG="x " * 600)
+    while (slurm.note("apptainer") or "").count("\n") < 2:
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 128 + signal.SIGKILL
+    assert slurm.note("scontrol") == "requeue 41\n"
+
+
 def test_the_signal_of_slurm_reaches_the_run_and_is_waited_for(slurm):
     process = slurm.start(LONG="x " * 50)
     while (slurm.note("apptainer") or "").count("\n") < 2:
@@ -202,6 +237,7 @@ def test_the_signal_of_slurm_reaches_the_run_and_is_waited_for(slurm):
         ({"PATH": "/usr/bin:/bin"}, "there is no apptainer on PATH"),
         ({"IMAGE": "/no/image.sif"}, "IMAGE=/no/image.sif: no such file"),
         ({"LOGDIR": "/proc/x"}, "LOGDIR=/proc/x is not writable"),
+        ({"GRACE": "9"}, "GRACE=9: expected a whole number from 60 to 99999"),
     ],
 )
 def test_slurm_is_refused_in_one_line(slurm, environ, message):

@@ -10,7 +10,10 @@ from PIL import Image
 
 from dreamer.config import GymConfig
 from dreamer.envs.blob import pack, unpack
-from dreamer.envs.gym import GymAdapter, make_gym, resize
+from dreamer.envs.convert import resize
+from dreamer.envs.gym import GymAdapter, make_gym
+from dreamer.envs.vector import EnvError
+from tests.envs.scripted import config
 
 CONFIG = GymConfig()
 
@@ -183,6 +186,7 @@ def test_what_is_not_supported_is_named(observation, action, named):
         ("Cartpole-v1", "CartPole"),
         ("CartPole-v999", "CartPole-v1"),
         ("no_such_module:Env-v0", "no_such_module"),
+        ("dreamer.envs:CartPol-v1", "mean gym_dreamer.envs:CartPole-v1"),
     ],
 )
 def test_an_unknown_id_names_the_nearest(env_id, named):
@@ -295,3 +299,38 @@ def test_a_state_of_something_else_is_refused(walk):
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="not of this"):
         make_gym("CartPole-v1", CONFIG).set_state(env.get_state())
+
+
+@pytest.fixture
+def registered():
+    """Registers a function that makes an environment; gives its id."""
+
+    def register(make):
+        gymnasium.register("Mine-v0", make)
+        return "Mine-v0"
+
+    yield register
+    del gymnasium.registry["Mine-v0"]
+
+
+def test_an_error_of_its_own_keeps_its_place(registered, build):
+    def broken(**_):
+        raise ValueError("size=3: bad")
+
+    name = registered(broken)
+    with pytest.raises(RuntimeError, match=f"gym_{name}: size=3: bad"):
+        make_gym(name, CONFIG)
+    with pytest.raises(EnvError, match="in broken") as caught:
+        build(config(f"gym_{name}", 1))
+    assert "ValueError: size=3: bad" in str(caught.value)
+
+
+@pytest.mark.parametrize("metadata", [{"render_modes": None}, {}])
+def test_an_environment_that_says_nothing_of_pictures(registered, metadata):
+    def make(render_mode=None):
+        env = Fake(spaces.Discrete(2))
+        env.metadata = metadata
+        return env
+
+    name = registered(make)
+    assert make_gym(name, CONFIG, render=True).render_mode is None

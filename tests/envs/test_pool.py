@@ -45,22 +45,28 @@ def test_a_worker_that_dies_is_reported(build):
     wait_until_gone(pids)
 
 
+def exits():
+    raise SystemExit(3)
+
+
+LATE = r"did not answer within 0.5 seconds \(run.env_timeout allows more\)"
 FAILURES = {
     "raises": (
         raise_odd_exception,
         "failed with .*OddError: .*100%d is not what it was.*",
     ),
+    "exits": (exits, "failed with SystemExit: 3"),
     "dies": (lambda: os._exit(3), r"died without a word \(exit code 3\)"),
-    "hangs": (lambda: time.sleep(600), "did not answer within 0.5 seconds"),
-    "stops": (
-        lambda: os.kill(os.getpid(), signal.SIGSTOP),
-        "did not answer within 0.5 seconds",
-    ),
+    "hangs": (lambda: time.sleep(600), LATE),
+    "stops": (lambda: os.kill(os.getpid(), signal.SIGSTOP), LATE),
 }
 
 
+HERE = [(1, "raises"), (1, "exits")]  # in this process
+
+
 @pytest.mark.parametrize(
-    ("num", "name"), [(1, "raises"), *((3, name) for name in FAILURES)]
+    ("num", "name"), [*HERE, *((3, name) for name in FAILURES)]
 )
 def test_what_fails_is_replaced_and_begins_an_episode(build, num, name):
     how, line = FAILURES[name]
@@ -95,8 +101,10 @@ def test_what_fails_is_replaced_and_begins_an_episode(build, num, name):
     envs.reports.clear()
     assert envs.step(actions)["is_first"][-1]
     assert "(2 of 2)" in envs.reports[0]
-    with pytest.raises(EnvError, match=f"environment {others} "):
+    with pytest.raises(EnvError, match=f"environment {others} ") as info:
         envs.step(actions)
+    left = "no replacement is left of run.env_restarts=2"
+    assert str(info.value).endswith(left)
     assert envs.restarts == 2
     assert multiprocessing.active_children() == []
 

@@ -54,7 +54,7 @@ def metrics(updates):
     ]
 
 
-def evaluation(path, scores, checkpoint=100, video=None):
+def evaluation(path, scores, checkpoint=100, video=None, **about):
     episodes = [{"score": x, "length": 9, "env": 0} for x in scores]
     if video:
         episodes[0]["video"] = video
@@ -63,8 +63,11 @@ def evaluation(path, scores, checkpoint=100, video=None):
         "task": "atari100k_pong",
         "checkpoint": checkpoint,
         "mode": "sample",
+        "seed": 0,
+        "length": 108_000,
         "episodes": episodes,
         "ci95": [-3.5, 4.5],
+        **about,
     }
     path.write_text(json.dumps(content))
 

@@ -110,6 +110,7 @@ def test_scores_beside_the_published_ones(outline):
         "-3.5 to 4.5",
         "1.0",
         "61%",
+        "seed 0; at most 108,000 policy steps",
     ] in rows
 
 
@@ -157,6 +158,7 @@ def test_missing_parts_say_what_makes_them(tmp_path):
     logdirs.settings(tmp_path / "a b")
     text = page(read(tmp_path / "a b"))
     command = f"python -m dreamer.evaluate --logdir '{tmp_path}/a b' --video 1"
+    assert "makes one, with a video" in text
     assert Outline(text).all("code")[0][1] == command
     for words in (
         "No episode has ended yet",
@@ -167,6 +169,47 @@ def test_missing_parts_say_what_makes_them(tmp_path):
         "Not finished: at 0% of its policy steps",
     ):
         assert words in text
+
+
+def test_what_is_asked_for_can_be_done(run, tmp_path):
+    """CartPole has no picture, unless there are films already."""
+    logdirs.settings(tmp_path / "x", "--task gym_CartPole-v1")
+    text = page(read(tmp_path / "x"))
+    command = f"python -m dreamer.evaluate --logdir {tmp_path}/x"
+    assert Outline(text).all("code")[0][1] == command
+    assert "This makes one:" in text
+    logdirs.settings(run, "--task gym_dreamer/Catch-v0")
+    (run / "eval-100-sample.json").unlink()
+    assert Outline(page(read(run))).all("code")[0][1].endswith("--video 1")
+
+
+def test_no_video_is_promised_where_none_is_made(tmp_path):
+    logdirs.settings(tmp_path, "--run.report_every 0")
+    text = page(read(tmp_path))
+    assert "There is no video, as run.report_every is 0." in text
+    assert "yet. A run of dreamer.train makes some" not in text
+
+
+def test_scores_and_losses_that_are_not_finite(tmp_path):
+    logdirs.settings(tmp_path, "--logger.outputs jsonl")
+    rows = [{"step": 20 * n, "episode/score": None} for n in range(1, 5)]
+    logdirs.lines(tmp_path / "scores.jsonl", rows)
+    rows = [
+        {"step": 40 * n, "updates": 8.0 * n, "train/loss/rew": None}
+        for n in range(1, 3)
+    ]
+    logdirs.lines(tmp_path / "metrics.jsonl", rows)
+    text = page(read(tmp_path))
+    assert "4 episodes ended, none with a finite score." in text
+    assert "No episode has ended yet" not in text
+    assert "None of 16 updates has a finite loss." in text
+    assert "among logger.outputs" not in text
+    logdirs.lines(tmp_path / "metrics.jsonl", [])
+    assert "No update is in metrics.jsonl yet." in page(read(tmp_path))
+    with (tmp_path / "scores.jsonl").open("a") as file:
+        file.write('{"step": 100, "episode/score": 3}\n')
+    text = page(read(tmp_path))
+    assert "Left out: 4 episodes whose score was not finite." in text
 
 
 def test_broken_lines_stand_at_the_top(run):

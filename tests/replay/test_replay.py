@@ -9,11 +9,13 @@ from dreamer.replay import Positions, Replay, guard
 from tests.replay.slow import (
     FIELDS,
     LATENTS,
+    contents,
     fill,
     make_replay,
     random_arrays,
     random_step,
     same,
+    save,
 )
 
 
@@ -322,3 +324,36 @@ def test_draw_without_a_complete_window_says_what_is_missing():
 def test_arguments_out_of_range(change, message):
     with pytest.raises(ValueError, match=message):
         make_replay(**change)
+
+
+def test_forgotten_steps_are_gone_for_every_environment():
+    replay, other = make_replay(), make_replay()
+    fill(replay, 17)
+    fill(other, 17)
+    replay.forget(2 * 9)
+    assert len(replay) == 2 * 8
+    windows = contents(other)
+    kept = {k: x for k, x in windows.items() if k[1] >= 9}
+    assert contents(replay) == kept != windows
+    assert list(replay._queue) == [x for x in other._queue if x[1] >= 9]
+    replay.forget(2 * 99)
+    assert len(replay) == replay.windows == 0
+    fill(replay, 4, first_seed=17)
+    assert replay.windows == 2
+
+
+def test_a_cleared_replay_loads_as_an_empty_one_does(tmp_path):
+    saved, other, empty = make_replay(), make_replay(seed=1), make_replay()
+    fill(saved, 9)
+    manifest = save(saved, tmp_path)
+    fill(other, 17, first_seed=100)
+    save(other, tmp_path)
+    other.clear()
+    assert len(other) == 0
+    assert other.load(tmp_path, manifest) == 0
+    empty.load(tmp_path, manifest)
+    assert contents(other) == contents(empty) == contents(saved)
+    for _ in range(4):
+        drawn = [x.draw(3) for x in (other, empty)]
+        np.testing.assert_array_equal(drawn[0].start, drawn[1].start)
+    assert save(other, tmp_path)["files"] == manifest["files"]

@@ -4,6 +4,7 @@ import errno
 import json
 import subprocess
 import sys
+import traceback
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import pytest
 
 from dreamer.config import load
 from dreamer.run import faults
-from dreamer.run.faults import explain
+from dreamer.run.faults import brief, explain
 
 CONFIG = load(["--configs", "atari100k", "size50m", "--logdir", "unused"])
 DEVICE = "reduce batch_size=16 or batch_length=64, or take the preset size25m"
@@ -63,7 +64,7 @@ LIMITED = """
 import json, resource
 import jax, jax.numpy as jnp, numpy as np
 from dreamer.config import load
-from dreamer.run.faults import explain
+from dreamer.run.faults import brief, explain
 
 config = load(["--configs", "debug", "--logdir", "unused"])
 jnp.zeros(3).block_until_ready()
@@ -179,3 +180,35 @@ def test_the_smallest_model_has_none_below():
     config = load(["--configs", "debug", "--logdir", "unused"])
     line = explain(raised(jnp.zeros, 10**15, jnp.uint8), config)
     assert "reduce batch_size=4 or batch_length=8; or reduce replay" in line
+
+
+def burn():
+    try:
+        {}["x"]
+    except KeyError as error:
+        raise RuntimeError("motor is burning:\n  x=3\nTwice") from error
+
+
+def test_a_traceback_in_brief():
+    try:
+        burn()
+    except RuntimeError:
+        trace = traceback.format_exc()
+    assert brief(f"environment 0 failed:\n{trace}") == (
+        "environment 0 failed: RuntimeError: motor is burning:"
+    )
+    assert brief(trace) == "RuntimeError: motor is burning:"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("environment 0 died without a word", None),
+        ("XlaRuntimeError: INTERNAL:\n  of a\n\nkernel\x1b[0m", None),
+        ("failed:\nTraceback (most recent call last):\n  File", None),
+        ("", ""),
+    ],
+)
+def test_what_has_no_exception_at_its_end_in_brief(text, line):
+    expected = " ".join(text.split()).replace("\x1b", "\\x1b")
+    assert brief(text) == (expected if line is None else line)

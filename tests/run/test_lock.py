@@ -15,6 +15,7 @@ import pytest
 from dreamer.config import ConfigError
 from dreamer.run import lock as lock_module
 from dreamer.run.lock import acquire, check
+from dreamer.run.status import BEAT, Status
 
 ROOT = Path(__file__).resolve().parents[2]
 # Takes the lock, says so, and waits until its input is closed.
@@ -159,19 +160,92 @@ def test_somebody_who_only_looks_is_waited_for(tmp_path, monkeypatch):
     assert len(wait) == 1
 
 
-@pytest.mark.parametrize(
-    "code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP]
-)
-def test_file_system_without_locks(tmp_path, monkeypatch, code):
+def lockless(monkeypatch, code=errno.ENOSYS):
     def flock(file, kind):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", flock)
+
+
+@pytest.mark.parametrize(
+    "code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP]
+)
+def test_file_system_without_locks(tmp_path, monkeypatch, code):
+    lockless(monkeypatch, code)
     (tmp_path / "lock").touch()
     check(tmp_path)
     with acquire(tmp_path) as lock:
         assert f"logdir={tmp_path}: " in lock.warning
         assert "\n" not in lock.warning
+
+
+def said(logdir, state="running", seconds=0.0, **values):
+    """What a run wrote to status.json so long ago."""
+    Status(logdir, 100, 0).write(state, **{"pid": 1, **values})
+    path = logdir / "status.json"
+    written = json.loads(path.read_text())
+    written["time"] -= seconds
+    path.write_text(json.dumps(written))
+
+
+@pytest.fixture
+def ended():
+    """The process id of one that is over."""
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},  # process 1 of this host lives
+        {"pid": None},
+        {"host": "another"},
+        {"host": "another", "pid": os.getpid()},
+        {"seconds": 3 * BEAT},
+    ],
+)
+def test_without_locks_the_status_tells_of_a_run(
+    tmp_path, monkeypatch, values
+):
+    lockless(monkeypatch)
+    acquire(tmp_path).release()
+    said(tmp_path, **values)
+    before = content(tmp_path)
+    for take in (check, acquire):
+        with pytest.raises(ConfigError, match="a run is going on") as error:
+            take(tmp_path)
+        assert f"(process {os.getpid()} on host" in str(error.value)
+        assert "\n" not in str(error.value)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"state": "interrupted"},
+        {"state": "failed"},
+        {"host": "another", "seconds": 100.0},
+        {"seconds": 1e6},
+        {"pid": os.getpid()},  # as in a container that starts anew
+    ],
+)
+def test_without_locks_a_run_goes_on_after_its_end(
+    tmp_path, monkeypatch, values, ended
+):
+    lockless(monkeypatch)
+    (tmp_path / "lock").touch()
+    for what in (values, {"pid": ended}):
+        said(tmp_path, **what)
+        check(tmp_path)
+        acquire(tmp_path).release()
+
+
+def test_where_there_are_locks_the_status_does_not_count(tmp_path):
+    said(tmp_path)
+    check(tmp_path)
+    acquire(tmp_path).release()
 
 
 def test_other_errors_are_raised(tmp_path, monkeypatch):

@@ -256,17 +256,31 @@ def test_wandb_gets_films_with_its_newest_row(tmp_path, monkeypatch):
     assert logged == [(row, 4), ({"a": 1.0}, 12), (row, 12)]
 
 
-def test_wandb_fails(tmp_path, monkeypatch, capsys):
+class CommError(Exception):
+    """Of a package's own, as W&B has them."""
+
+
+@pytest.mark.parametrize(
+    "error", [BrokenPipeError(errno.EPIPE, "gone"), CommError("not\nso\n")]
+)
+def test_wandb_fails(tmp_path, monkeypatch, capsys, error):
+    sent = []
+
     def fail(*arguments, **options):
-        raise BrokenPipeError(errno.EPIPE, "gone")
+        sent.append(arguments)
+        raise error
 
     run = types.SimpleNamespace(log=fail, finish=fail)
-    wandb = types.SimpleNamespace(init=lambda **options: run)
+    wandb = types.SimpleNamespace(init=lambda **options: run, Video=fail)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     logger = make(tmp_path, ("wandb", "jsonl"))
     for frames in (4, 8):
         logger.scalars(frames, {"a": 1.0})
+    logger.video(8, "film", tmp_path / "film.mp4", b"a GIF")
+    assert len(sent) == 1
     logger.close()
     assert logger.error is None
-    assert capsys.readouterr().err.count("\n") == 1
+    err = capsys.readouterr().err
+    assert err.startswith("W&B lacks rows from now on: ")
+    assert err.count("\n") == 1
     assert len(rows(tmp_path / "metrics.jsonl")) == 2

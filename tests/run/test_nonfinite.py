@@ -2,6 +2,7 @@
 
 import errno
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -82,3 +83,61 @@ def test_the_limit(limit, tmp_path):
         noted.note(update, False, BATCH)
     with pytest.raises(Diverged, match=rf"^{limit} updates.*update 1,001 on"):
         noted.check(1000 + limit)
+
+
+def steps(dtype=np.float32, **values):
+    """A batch of two steps, of which all is finite that is not given."""
+    whole = {
+        "reward": [0.0, 1.0],
+        "vector": [[1.0], [2.0]],
+        "is_first": [1, 0],
+    }
+    made = {"action": [0.0, 0.0], "deter": np.zeros((2, 3), dtype)}
+    batch = {**whole, **made, **values}
+    return {f"batch/{name}": np.array(x) for name, x in batch.items()}
+
+
+def advice(noted, update):
+    with pytest.raises(Diverged) as caught:
+        noted.check(update)
+    return str(caught.value).partition("/nonfinite; ")[2]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "more"),
+    [
+        (np.float32, ""),
+        (ml_dtypes.bfloat16, " or --jax.compute_dtype float32"),
+    ],
+)
+def test_advice_is_of_what_may_help(dtype, more, tmp_path):
+    noted = NonFinite(tmp_path, 1)
+    bad = np.full((2, 3), np.nan, dtype)  # no cause: the agent made it
+    noted.note(1, False, steps(dtype, deter=bad))
+    expected = f"begin another run with a lower agent.opt.lr{more}"
+    assert advice(noted, 1) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ({"reward": [0.0, np.inf]}, "reward"),
+        ({"vector": [[np.nan], [0.0]]}, "vector"),
+        (
+            {"vector": [[np.nan], [0.0]], "reward": [0.0, -np.inf]},
+            "reward and vector",
+        ),
+    ],
+)
+def test_what_the_environment_gave_is_named(values, names, tmp_path):
+    noted = NonFinite(tmp_path, 2)
+    noted.note(1, False, steps(**values, action=[np.nan, 0.0]))
+    noted.note(2, False, steps())
+    assert advice(noted, 2) == (
+        f"what the environment gave is not finite there: {names}"
+    )
+    # It was the cause of that row alone.
+    noted.note(3, True, steps())
+    noted.note(4, False, steps())
+    noted.note(5, False, steps())
+    assert advice(noted, 5).startswith("begin another run")

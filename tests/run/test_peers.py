@@ -78,12 +78,34 @@ def test_rows_of_all_come_together(three):
 def test_the_newest_checkpoint_that_all_have(three):
     # One was killed before it had written its last.
     peers = with_others(three, [100, 200], [200, 300])
-    assert peers.common([200, 300]) == 200
-    assert with_others(three, [-1, -1], [-1, -1]).common([]) is None
-    assert ALONE.common([100]) is None
+    assert peers.common([200, 300]) == [200]
+    assert peers.common({300, 200, 100}) == [200]
+    assert with_others(three, [-1, -1], [-1, -1]).common([]) == []
+    assert ALONE.common([100, 300, 200]) == [300, 200, 100]
+    assert ALONE.common([]) == []
 
 
 def test_checkpoints_of_fewer_processes_are_refused(three):
     peers = with_others(three, [100, 200], [-1, -1])
-    with pytest.raises(ConfigError, match=r"jax\.processes=3: the checkp"):
+    with pytest.raises(ConfigError) as error:
         peers.common([100, 200])
+    assert str(error.value) == (
+        "jax.processes=3: process 2 has no checkpoint, though others have; go"
+        " on with as many processes as began, or use another logdir"
+    )
+
+
+def test_no_checkpoint_in_common_is_refused_by_what_there_is(three):
+    peers = with_others(three, [154, 216], [216, 340])
+    with pytest.raises(ConfigError) as error:
+        peers.common([468, 340])
+    assert str(error.value) == (
+        "jax.processes=3: no checkpoint is of all processes (process 0: 340,"
+        " 468; process 1: 154, 216; process 2: 216, 340); use another logdir"
+    )
+
+
+def test_who_has_a_flag_up(three):
+    assert with_others(three, False, True).who(False) == [2]
+    assert ALONE.who(False) == []
+    assert ALONE.who(True) == [0]

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from dreamer.config import load
-from dreamer.run.plan import Estimate, describe, device_bytes, gigabytes
+from dreamer.run.plan import (
+    Estimate,
+    describe,
+    device_bytes,
+    gigabytes,
+    space_in_words,
+    spaces_in_words,
+)
 from dreamer.spaces import Space
 
 
@@ -17,7 +24,10 @@ def config(*flags):
 def agent(settings, dtype=np.float32, kind="image"):
     space = Space(kind, (64, 64, 3) if kind == "image" else (9,))
     return types.SimpleNamespace(
-        config=settings.agent, obs_spaces={"x": space}, dtype=np.dtype(dtype)
+        config=settings.agent,
+        obs_spaces={"x": space},
+        action_space=Space("discrete", (), 6),
+        dtype=np.dtype(dtype),
     )
 
 
@@ -34,6 +44,7 @@ def test_lines():
     text = describe(settings, agent(settings), replay, params)
     lines = {x.split()[0]: " ".join(x.split()[1:]) for x in text.split("\n")}
     assert lines["task"] == "atari100k_pong, 1 environment, seed 0"
+    assert lines["observes"] == "x: image 64 x 64 x 3; acts: one of 6"
     assert lines["length"] == "110,000 policy steps = 440,000 frames"
     assert lines["updates"] == (
         "27,229 on 16 x 64 time steps, one per 4 policy steps"
@@ -44,6 +55,21 @@ def test_lines():
         "110,000 steps of 28.7 KB = 3.2 GB of RAM when full"
     )
     assert "resume" not in lines
+
+
+def test_observations_and_actions_in_words():
+    spaces = {
+        "image": Space("image", (64, 64, 3)),
+        "speed": Space("vector", (5,)),
+        "discrete": Space("discrete", (), 3),
+        "cards": Space("discrete", (2,), 7),
+    }
+    assert spaces_in_words(spaces) == (
+        "image 64 x 64 x 3, speed: vector 5, one of 3, cards: 2 x one of 7"
+    )
+    assert spaces_in_words(spaces, most=1) == "image 64 x 64 x 3, and 3 more"
+    assert space_in_words(Space("continuous", (2,))) == "2 numbers"
+    assert space_in_words(Space("continuous", (1,))) == "1 number"
 
 
 @pytest.mark.parametrize(

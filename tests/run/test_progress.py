@@ -1,5 +1,6 @@
 """The progress line: its numbers, with a terminal and without one."""
 
+import contextlib
 import io
 import os
 import pty
@@ -29,6 +30,7 @@ def make(policy_steps, updates, every=10.0):
 
 def test_line_and_its_numbers():
     progress, stream, clock = make(11_000, 2_000)
+    progress.restart()
     progress.update(1_000, 4_000, 0, 0.0)
     clock.seconds += 20
     progress.update(2_000, 8_000, 500, 256.04, -20.5)
@@ -41,6 +43,7 @@ def test_line_and_its_numbers():
 
 def test_time_left_waits_for_the_first_update():
     progress, stream, clock = make(1_000, 100)
+    progress.restart()
     progress.update(0, 0, 0, 0.0)
     clock.seconds += 10
     progress.update(500, 2_000, 0, 0.0)
@@ -49,6 +52,31 @@ def test_time_left_waits_for_the_first_update():
     progress.update(600, 2_400, 10, 1.0)
     # 90 updates at 10 in 20 seconds, longer than the steps.
     assert stream.getvalue().endswith("0.5 updates/s  3:00 left\n")
+
+
+def test_time_left_waits_until_all_is_compiled():
+    progress, stream, clock = make(1_000, 100)
+    progress.update(0, 0, 0, 0.0)
+    clock.seconds += 1000
+    progress.update(500, 2_000, 1, 0.0)
+    assert stream.getvalue().endswith("0.001 updates/s  - left\n")
+    progress.restart()
+    clock.seconds += 10
+    progress.update(510, 2_040, 2, 0.0)
+    clock.seconds += 10
+    progress.update(600, 2_400, 12, 1.0)
+    assert stream.getvalue().endswith("1 updates/s  1:28 left\n")
+    progress.update(1_000, 4_000, 100, 1.0)
+    progress.close()
+    assert stream.getvalue().endswith("0:00 left\n")
+
+
+def test_a_run_to_be_shorter_than_compiling_ends_with_nothing_left():
+    progress, stream, clock = make(10, 3)
+    progress.update(0, 0, 0, 0.0)
+    clock.seconds += 1000
+    progress.update(10, 40, 3, 0.0)
+    assert stream.getvalue().endswith("0:00 left\n")
 
 
 def test_time_left_without_training():
@@ -95,6 +123,36 @@ def test_print_leaves_markup_alone():
     progress, stream, _ = make(1, 1)
     progress.print("plan [bold]x[/bold] " + "long " * 60)
     assert stream.getvalue() == "plan [bold]x[/bold] " + "long " * 60 + "\n"
+
+
+class Closed(io.StringIO):
+    """A terminal whose window was closed."""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        raise BrokenPipeError
+
+
+@pytest.fixture
+def full():
+    """A file on a full disk."""
+    with contextlib.suppress(OSError), open("/dev/full", "w") as stream:
+        yield stream
+
+
+@pytest.mark.parametrize("kind", ["full", "closed", "terminal"])
+def test_what_cannot_be_shown_does_no_harm(kind, full, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    stream, clock = Closed() if kind == "terminal" else full, Clock()
+    if kind == "closed":
+        full.close()
+    with Progress(1_000, 0, 1.0, stream, clock) as progress:
+        progress.print("plan")
+        for policy_steps in range(5):
+            progress.update(policy_steps, 0, 0, 0.0)
+            clock.seconds += 10
 
 
 @pytest.mark.parametrize(

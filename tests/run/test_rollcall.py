@@ -7,6 +7,7 @@ import pytest
 
 from dreamer.run import rollcall
 from dreamer.run.rollcall import is_loopback, roll_call
+from dreamer.trouble import PassingError
 
 
 @pytest.fixture
@@ -70,6 +71,22 @@ def test_nobody_answers(address):
     assert told.startswith(
         f"jax.coordinator={address}: process 0 does not answer"
     )
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_who_is_late_may_be_there_the_next_time(address, index):
+    with pytest.raises(PassingError):
+        roll_call(address, 2, index, 0.5)
+
+
+def test_a_wrong_number_will_be_wrong_the_next_time(address):
+    host, _, port = address.rpartition(":")
+    with (
+        socket.create_server((host, int(port))),
+        pytest.raises(ValueError) as caught,
+    ):
+        roll_call(address, 2, 0, 0.5)
+    assert not isinstance(caught.value, PassingError)
 
 
 def test_two_of_one_number(address):

@@ -80,6 +80,29 @@ def test_a_checkpoint_without_its_number_is_damaged(logdir):
         read(logdir)
 
 
+def test_flags_for_another_kind_of_task_would_do_nothing(logdir):
+    for key in ("env.atari.sticky", "env.atari100k.length"):
+        with pytest.raises(ValueError, match=f"^--{key}: ") as error:
+            read(logdir, **{key: "0"})
+        line = str(error.value)
+        assert line.endswith("task gym_CartPole-v1 takes env.gym.*")
+    with pytest.raises(ValueError, match=r"did you mean env\.gym\.repeat\?"):
+        read(logdir, **{"env.repeat": "2"})
+
+
+def test_a_run_that_has_not_saved_yet(logdir):
+    shutil.rmtree(logdir / "ckpt")
+    every = r"no checkpoint yet \(one every run\.save_every=60 seconds\)$"
+    with pytest.raises(ValueError, match=every):
+        snapshot.locate(logdir, None)
+    (logdir / "ckpt").mkdir()
+    with pytest.raises(ValueError, match=every):
+        snapshot.locate(logdir, None)
+    (logdir / "config.yaml").write_text("nonsense: 1")
+    with pytest.raises(ValueError, match=r"has no checkpoint yet$"):
+        snapshot.locate(logdir, None)
+
+
 def test_folders_without_a_checkpoint(logdir, tmp_path):
     for place, match in (
         (tmp_path / "none", "there is no such folder"),

@@ -1,4 +1,5 @@
 import json
+import math
 import time
 
 import pytest
@@ -20,6 +21,15 @@ def test_what_is_written_can_be_read(tmp_path):
     assert (found["state"], found["error"]) == ("failed", "no disk")
     assert (found["policy_steps"], found["updates"]) == (30, 4)
     assert [x.name for x in tmp_path.iterdir()] == [status.FILE]
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_what_json_does_not_have_is_null(tmp_path, score):
+    Status(tmp_path, steps=1, policy_steps=0).write("running", score=score)
+    text = (tmp_path / status.FILE).read_text()
+    assert '"score": null' in text
+    Status(tmp_path, steps=1, policy_steps=0).write("running", score=1.5)
+    assert status.read(tmp_path)["score"] == 1.5
 
 
 def test_beats_are_rare(tmp_path, monkeypatch):

@@ -70,13 +70,14 @@ threads.run_program(lambda: {value})
 """
 
 
-def run(script):
+def run(script, **streams):
     buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
     return subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
         env=buffered,
-        capture_output=True,
+        **streams,
         text=True,
         timeout=300,
         check=False,
@@ -92,6 +93,21 @@ def test_a_program_ends_while_xla_compiles(end, code, error):
     assert (ended.returncode, ended.stdout) == (code, "leaves\n")
     assert ended.stderr.endswith(error)
     assert bool(ended.stderr) == bool(error), ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        (COMPILING.replace("{end}", "return 75"), 75),
+        (COMPILING.replace("{end}", "raise OSError('disk')"), 1),
+        (SHORT.format(value="0"), 0),
+        (SHORT.format(value="1 / 0"), 1),
+        (SHORT.format(value="print('x', flush=True) or 7"), 7),
+    ],
+)
+def test_output_that_cannot_be_written_changes_nothing(script, code):
+    with open("/dev/full", "w") as full:
+        assert run(script, stdout=full, stderr=full).returncode == code
 
 
 @pytest.mark.parametrize(

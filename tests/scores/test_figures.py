@@ -128,6 +128,16 @@ def test_averages():
     assert "over 2 games of 26" in drawn(figure)
 
 
+def test_the_line_of_a_human_is_named():
+    figure = averages(compare(runs(["pong"], factor=1.5), ATARI100K))
+    for panel in figure.axes:
+        dashed = [x for x in panel.lines if list(x.get_xdata()) == [1, 1]]
+        names = [x for x in panel.texts if x.get_text() == "human"]
+        assert len(dashed) == len(names) == 1
+        numbers = [x for x in panel.texts if x not in names]
+        assert all(x.zorder > dashed[0].zorder for x in numbers)
+
+
 def test_averages_of_all_games():
     games = list(curves("atari100k"))
     figure = averages(compare(runs(games), ATARI100K))

@@ -69,6 +69,8 @@ def test_markdown(comparison):
         "| pong | -20.7 | 14.6 | -4.0 | 4, 4 | -3.0 ± 25.0 | 2, 2 | 50% |"
         " 47% |" in lines
     )
+    heads = next(x for x in lines if x.startswith("| game |")).split(" | ")
+    assert len(heads) == len(set(heads)) == 9
     assert any(x.startswith("| boxing | 0.1 | 12.1 | 82.1 |") for x in lines)
     assert any("over 2 games of 26" in x for x in lines)
     assert any("over 1 game of 26" in x for x in lines)

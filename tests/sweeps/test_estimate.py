@@ -1,6 +1,8 @@
 """What a sweep will take, beside what is known of it."""
 
 import re
+import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,6 +87,33 @@ def test_the_plan_says_so_where_no_speed_is_known(sweep):
     none = Speeds(record.read(folder / "none"))
     text = "\n".join(table.plan(planned, none, folder, None, None))
     assert "unknown until the first run reports" in text
+
+
+def test_ram_is_of_the_runs_that_are_there_and_of_one_machine(sweep):
+    folder, found, planned = sweep
+    speeds = Speeds(found)
+
+    def ram(planned, at_a_time, **more):
+        lines = table.plan(planned, speeds, folder, at_a_time, None, **more)
+        return next(x for x in lines if x.startswith("  RAM"))
+
+    assert ram(planned, 2).endswith(" for 2 at a time")
+    assert ram(planned, 20).endswith(" for 3 at a time")  # one is done
+    assert "at a time" not in ram(planned[-1:], 2)
+    assert "at a time" not in ram(planned, 20, one_machine=False)
+
+
+def test_a_disk_that_is_too_small_has_a_line_of_its_own(sweep, monkeypatch):
+    folder, found, planned = sweep
+
+    def plan(free):
+        usage = SimpleNamespace(free=free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        return table.plan(planned, Speeds(found), folder, 2, None)
+
+    assert not any("Warning" in line for line in plan(10**15))
+    assert plan(1_000_000)[-1].startswith("Warning: the runs may need ")
+    assert f"of disk in {folder}, where 1 MB are free" in plan(1_000_000)[-1]
 
 
 def test_rows_align_and_end_with_errors():

@@ -63,6 +63,7 @@ def test_a_run_has_the_settings_that_its_name_says():
 
 def test_settings_that_are_lists_take_one_value():
     flags = {"logger.outputs": "jsonl,tensorboard", "env.gym.size": "32 32"}
+    flags["task"] = "gym_CartPole-v1"
     (run,) = expand(["debug"], flags, HERE)
     assert run.config.logger.outputs == ("jsonl", "tensorboard")
     assert run.config.env.gym.size == (32, 32)

@@ -1,14 +1,16 @@
 """The Indexed Job: accepted by Kubernetes' own schema, and what it says."""
 
+import json
 import re
 import subprocess
 
 import pytest
 from ruamel.yaml import YAML
 
-from dreamer.sweeps import k8s
+from dreamer.sweeps import k8s, record
 from dreamer.sweeps.flags import parse
 from dreamer.sweeps.grid import expand
+from tests.sweeps.fake_train import ROOT
 
 ASKED = [
     "--logdir",
@@ -22,10 +24,13 @@ ASKED = [
 ]
 
 
-def manifest(folder, *words, seeds="0,1"):
+def some_runs(folder, seeds):
+    return expand(["debug"], {"task": "gym_a/B-v0", "seed": seeds}, folder)
+
+
+def manifest(folder, *words, seeds="0,1", number=0):
     flags = parse([*ASKED, *words])[0]
-    runs = expand(["debug"], {"task": "gym_a/B-v0", "seed": seeds}, folder)
-    return k8s.manifest(folder, runs, flags)
+    return k8s.manifest(folder, number, some_runs(folder, seeds), flags)
 
 
 def documents(text):
@@ -69,18 +74,25 @@ def test_every_run_has_an_index_and_a_command(tmp_path):
     assert (spec["completionMode"], spec["completions"]) == ("Indexed", 3)
     for seed in range(3):
         command = config_map["data"][f"run-{seed}"]
-        assert command.startswith(
-            "exec python -m dreamer.train --configs debug"
-        )
+        assert command.startswith(f"exec {' '.join(k8s.ENTRY)} --configs deb")
         assert f"--seed {seed} " in command
         assert command.endswith(f"--logdir {tmp_path}/gym_a_B-v0-{seed}\n")
 
 
-def test_the_run_takes_the_place_of_the_shells(tmp_path):
+def test_a_pod_starts_as_the_image_does():
+    """With what hears a signal while Python still imports."""
+    text = (ROOT / "docker" / "Dockerfile").read_text()
+    (entry,) = re.findall("^ENTRYPOINT (.*)$", text, re.MULTILINE)
+    assert json.loads(entry) == k8s.ENTRY
+
+
+def test_the_run_takes_the_place_of_the_shells(tmp_path, monkeypatch):
     """So that it gets the signal, and its exit code is the pod's."""
+    entry = tmp_path / "python"
+    entry.write_text('#!/bin/sh\necho $$ "$@"; exit 75\n')
+    entry.chmod(0o755)
+    monkeypatch.setattr(k8s, "ENTRY", [str(entry), "entry.py"])
     config_map, job = documents(manifest(tmp_path))
-    (tmp_path / "python").write_text('#!/bin/sh\necho $$ "$@"; exit 75\n')
-    (tmp_path / "python").chmod(0o755)
     for name, text in config_map["data"].items():
         (tmp_path / name).write_text(text)
     (container,) = job["spec"]["template"]["spec"]["containers"]
@@ -89,13 +101,13 @@ def test_the_run_takes_the_place_of_the_shells(tmp_path):
     ]
     process = subprocess.Popen(
         command,
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "JOB_COMPLETION_INDEX": "1"},
+        env={"PATH": "/usr/bin:/bin", "JOB_COMPLETION_INDEX": "1"},
         stdout=subprocess.PIPE,
         text=True,
     )
     out, _ = process.communicate()
     assert process.returncode == 75
-    assert out.split()[:3] == [str(process.pid), "-m", "dreamer.train"]
+    assert out.split()[:3] == [str(process.pid), "entry.py", "--configs"]
     assert out.endswith("gym_a_B-v0-1\n")
 
 
@@ -143,17 +155,42 @@ def test_pods_have_what_was_asked_for(tmp_path):
     assert "nvidia.com/gpu" not in container["resources"]["limits"]
 
 
-def test_the_same_runs_have_the_same_name_and_others_another(tmp_path):
-    one, same = manifest(tmp_path), manifest(tmp_path)
-    assert one == same
+def test_every_manifest_has_a_name_of_its_own(tmp_path):
+    assert manifest(tmp_path) == manifest(tmp_path)
     names = {
-        documents(manifest(folder, seeds=seeds))[1]["metadata"]["name"]
+        documents(manifest(folder, seeds=seeds, number=number))[1]["metadata"][
+            "name"
+        ]
         for folder in (tmp_path / ("A b" * 20), tmp_path / "---")
         for seeds in ("0", "1")
+        for number in (0, 9999)
     }
-    assert len(names) == 4
+    assert len(names) == 8
     for name in names:
         assert re.fullmatch("[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?", name)
+
+
+def test_runs_are_left_to_a_manifest_while_it_lies_there(tmp_path):
+    flags = parse(ASKED)[0]
+    found = record.read(tmp_path)
+    runs = some_runs(tmp_path, "0,1,2")
+    found.add(runs)
+    first = k8s.submit(found, runs[:2], flags)
+    second = k8s.submit(found, runs[1:], flags)
+    names = [documents(x.read_text())[1]["metadata"]["name"]
+             for x in (first, second)]  # fmt: skip
+    assert names[0].endswith("-0")
+    assert names[1].endswith("-1")
+    assert k8s.queued(record.read(tmp_path)) == {
+        runs[0].name: first,
+        runs[1].name: second,
+        runs[2].name: second,
+    }
+    first.unlink()
+    assert set(k8s.queued(found).values()) == {second}
+    second.unlink()
+    assert k8s.queued(found) == {}
+    assert k8s.submit(found, runs, flags).name == "k8s-2.yaml"
 
 
 @pytest.mark.parametrize("missing", ["image", "pvc"])

@@ -1,17 +1,22 @@
 """Runs on this machine: started once, tried again, stopped, left alone."""
 
 import contextlib
+import errno
+import fcntl
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from dreamer.run.when import StopSignal
 from dreamer.sweeps import local as local_runs
-from dreamer.sweeps import record, standing
+from dreamer.sweeps import output, record, standing
 from dreamer.sweeps.local import Local
 from dreamer.sweeps.slots import Slot
 from tests.sweeps import fake_train
@@ -196,8 +201,6 @@ def test_runs_outlive_a_killed_sweep_and_are_not_started_twice(tmp_path):
 def test_a_run_that_has_not_locked_its_logdir_yet_is_seen(tmp_path):
     """From the instant that it is started its output is locked."""
     run = make(tmp_path, "a")
-    from dreamer.sweeps import output
-
     with output.open_locked(tmp_path / "a") as file:
         sleeper = subprocess.Popen(["sleep", "600"], stdout=file)
     try:
@@ -209,6 +212,87 @@ def test_a_run_that_has_not_locked_its_logdir_yet_is_seen(tmp_path):
     finally:
         sleeper.kill()
         sleeper.wait()
+
+
+@pytest.fixture
+def ill(monkeypatch):
+    """Lets a look at a run fail, by the number of the look."""
+
+    def make(name, *numbers):
+        count = itertools.count(1)
+        real = standing.look
+
+        def look(logdir, steps=None):
+            if logdir.name == name and next(count) in numbers:
+                raise OSError(errno.ESTALE, "Stale file handle")
+            return real(logdir, steps)
+
+        monkeypatch.setattr(local_runs, "look", look)
+
+    return make
+
+
+@pytest.mark.parametrize("numbers", [[1], [2], [3], [1, 2, 3, 4]])
+def test_a_folder_that_cannot_be_read_for_a_while(tmp_path, ill, numbers):
+    """Before a run is started, and when it is over."""
+    ill("a", *numbers)
+    runs = [make(tmp_path, name) for name in "ab"]
+    code, local, said = work(tmp_path, runs)
+    assert code == 0
+    assert sorted(local.done) == ["a", "b"]
+    line = "a: cannot be read, tried again: Stale file handle"
+    assert said.count(line) == 1
+    assert len(starts(tmp_path, "a")) == 1
+
+
+def test_a_folder_that_cannot_be_read_any_more(tmp_path, ill):
+    ill("a", *range(1000))
+    runs = [make(tmp_path, name) for name in "ab"]
+    settings = runs[0].config
+    short = replace(settings.run, disk_patience=0.0)
+    runs[0] = replace(runs[0], config=replace(settings, run=short))
+    code, local, _ = work(tmp_path, runs)
+    assert (code, local.done) == (1, ["b"])
+    assert local.failed == {"a": "its folder cannot be read for 0 s"}
+
+
+def test_nobody_to_see_it_ends_no_sweep(tmp_path):
+    def refuse(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    run = make(tmp_path, "a")
+    found = record.read(tmp_path)
+    found.add([run])
+    local = Local([run], found, [Slot(0, "")], 0, refuse)
+    with StopSignal() as stop:
+        assert local.work(stop, refuse) == 0
+    assert local.done == ["a"]
+
+
+def test_a_run_that_somebody_has_for_an_instant_is_not_left_out(
+    tmp_path, monkeypatch
+):
+    real, tries = output.open_locked, []
+
+    def open_locked(logdir):
+        tries.append(logdir)
+        return real(logdir) if len(tries) > 1 else None
+
+    monkeypatch.setattr(output, "open_locked", open_locked)
+    code, local, _ = work(tmp_path, [make(tmp_path, "a")])
+    assert (code, local.done, local.left) == (0, ["a"], [])
+
+
+def test_who_looks_at_a_run_does_not_keep_it_from_a_sweep(tmp_path):
+    """`status` holds a lock on the output for an instant."""
+    path = output.path_of(tmp_path / "a")
+    with path.open("wb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        gone = threading.Timer(0.2, fcntl.flock, (looking, fcntl.LOCK_UN))
+        gone.start()
+        with output.open_locked(tmp_path / "a") as file:
+            assert file is not None
+        gone.join()
 
 
 def test_a_run_on_another_machine_is_left_out(tmp_path):

@@ -9,7 +9,7 @@ from dreamer.config import load, save
 from dreamer.options import ConfigError
 from dreamer.sweeps import record
 from dreamer.sweeps.grid import expand
-from dreamer.sweeps.record import Job
+from dreamer.sweeps.record import Job, Manifest
 
 
 def runs(folder, **flags):
@@ -23,6 +23,7 @@ def test_what_is_written_is_read(tmp_path):
     found.add(runs(tmp_path, seed="0,1"))
     found.runs["gym_CartPole-v1-1"].slot = 3
     found.jobs.append(Job("17", ["gym_CartPole-v1-0"]))
+    found.manifests.append(Manifest("k8s-0.yaml", ["gym_CartPole-v1-1"]))
     found.write()
     assert record.read(tmp_path) == found
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
@@ -69,6 +70,9 @@ def test_and_after(tmp_path):
         '{"format": 1, "runs": {"../a": {"arguments": []}}, "jobs": []}',
         '{"format": 1, "runs": {}, "jobs": [{"id": "1", "runs": ["b"]}]}',
         '{"format": 1, "runs": [], "jobs": []}',
+        '{"format": 1, "runs": {}, "jobs": [], "manifests": [{"file": "a"}]}',
+        '{"format": 1, "runs": {}, "jobs": [], "manifests":'
+        ' [{"file": "../a", "runs": []}]}',
         "[" * 100_000,
     ],
 )

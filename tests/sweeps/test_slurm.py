@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
@@ -26,18 +25,11 @@ def flags(*words) -> argparse.Namespace:
     return parse(["--logdir", "x", "--launcher", "slurm", *words])[0]
 
 
-@pytest.fixture
-def programs(tmp_path, monkeypatch):
-    """Programs of Slurm that do as the test says."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-
-    def make(name, text):
-        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
-        (folder / name).chmod(0o755)
-
-    return make
+def until(condition, seconds, pause=0.05):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(pause)
 
 
 def make_record(folder):
@@ -57,6 +49,8 @@ def test_a_script_says_what_was_asked_for(tmp_path):
             "32G",
             "--concurrent",
             "4",
+            "--grace",
+            "300",
         ],
         "--sbatch=--qos=high --exclude=n1",
     )
@@ -67,7 +61,7 @@ def test_a_script_says_what_was_asked_for(tmp_path):
         "--job-name=sweep-my_sweep",
         f'--output="{folder}/slurm-3_%a.out"',
         "--open-mode=append",
-        "--signal=B:TERM@60",
+        "--signal=B:TERM@300",
         "--requeue",
         "--partition=long",
         "--account=lab",
@@ -80,6 +74,7 @@ def test_a_script_says_what_was_asked_for(tmp_path):
         assert f"#SBATCH {line}\n" in text
     assert "runs=(a-0 b-0)\n" in text
     assert f"dreamer.sweep run '{folder}' ${{runs" in text
+    assert "seconds < 270;" in text  # less what the requeue may take
     checked = subprocess.run(
         ["bash", "-n"], input=text, text=True, check=False
     )
@@ -92,6 +87,34 @@ def test_what_is_not_asked_for_is_left_to_the_cluster(tmp_path):
     expected = ["job-name", "array", "output", "open-mode", "signal"]
     assert words == [*expected, "requeue"]
     assert "--array=0-0\n" in text
+    assert "--signal=B:TERM@120\n" in text
+
+
+@pytest.mark.parametrize("seconds", ["59", "65536"])
+def test_how_long_a_run_may_take_to_stop(seconds):
+    with pytest.raises(ValueError, match="a whole number from 60 to 65535"):
+        flags("--grace", seconds)
+
+
+def test_a_folder_with_a_percent_sign(tmp_path):
+    """Where sbatch would put the number of the job."""
+    text = slurm.script(tmp_path / "90%j", 0, ["a-0"], flags())
+    assert f'--output="{tmp_path}/90%%j/slurm-0_%a.out"\n' in text
+
+
+@pytest.mark.parametrize("name", ["a\\b", "a\nb"])
+def test_a_folder_that_sbatch_cannot_name(tmp_path, name):
+    with pytest.raises(ConfigError, match="expected a folder without"):
+        slurm.check(tmp_path / name)
+
+
+def test_a_controller_that_does_not_answer_is_told_before_anything(
+    tmp_path, programs
+):
+    programs("sbatch", "exit 1")
+    programs("squeue", "echo 'cannot contact the controller' >&2; exit 1")
+    with pytest.raises(ConfigError, match="squeue: cannot contact"):
+        slurm.check(tmp_path)
 
 
 def test_a_job_is_recorded(tmp_path, programs):
@@ -126,61 +149,25 @@ def test_a_queue_that_does_not_answer_is_no_empty_one(tmp_path, programs):
         slurm.queued(found)
 
 
-# How the script of an element ends: exit code of the run, state of the
-# element, and whether it asks for another go.
-@pytest.mark.parametrize(
-    ("code", "state", "requeued"),
-    [
-        (0, "RUNNING", False),
-        (1, "RUNNING", False),
-        (75, "RUNNING", True),
-        (75, "COMPLETING", False),  # cancelled by a person
-    ],
-)
-def test_how_an_element_ends(tmp_path, programs, code, state, requeued):
-    programs("squeue", f"echo {state}")
-    programs("scontrol", f"echo $@ > {tmp_path}/told")
-    ended = subprocess.run(
-        ["bash", "-c", script_of(f"sh -c 'exit {code}'")],
-        env=os.environ | ELEMENT,
-        check=False,
-    )
-    assert ended.returncode == code
-    told = tmp_path / "told"
-    assert told.exists() == requeued
-    assert not requeued or told.read_text() == "requeue 5_1\n"
+def test_what_a_person_sees_of_the_queue_is_not_what_a_sweep_sees(
+    tmp_path, programs, monkeypatch
+):
+    found = make_record(tmp_path)
+    found.jobs = [Job("7", ["a-0"])]
+    for name in ("STATES", "PARTITION", "USERS"):
+        monkeypatch.setenv(f"SQUEUE_{name}", "none")
+    programs("squeue", '[ "$(env | grep -c ^SQUEUE_)" = 0 ] && echo 7_0')
+    assert slurm.queued(found) == {"a-0"}
 
 
-@pytest.mark.parametrize("handler", ["exit 75", ""])
-def test_an_element_passes_the_signal_on(tmp_path, programs, handler):
-    """Also to a run so young that it does not know how to save."""
-    programs("squeue", "echo RUNNING")
-    programs("scontrol", f"echo $@ > {tmp_path}/told")
-    trap = f"trap '{handler}' TERM;" if handler else ""
-    inner = f"{trap} touch {tmp_path}/up; sleep 60 & wait; exit 0"
-    (tmp_path / "run.sh").write_text(inner)
-    process = subprocess.Popen(
-        ["bash", "-c", script_of(f"bash {tmp_path}/run.sh")],
-        env=os.environ | ELEMENT,
-    )
-    until(lambda: (tmp_path / "up").exists(), 30)
-    process.terminate()
-    assert process.wait(30) == (75 if handler else 143)
-    assert (tmp_path / "told").read_text() == "requeue 5_1\n"
-
-
-ELEMENT = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "1"}
-
-
-def script_of(command):
-    return slurm.SCRIPT.format(options="", names="a b", command=command)
-
-
-def until(condition, seconds, pause=0.05):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(pause)
+def test_variables_do_not_replace_what_a_script_says(
+    tmp_path, programs, monkeypatch
+):
+    for name in ("SIGNAL", "NO_REQUEUE", "PARTITION", "ACCOUNT", "WAIT"):
+        monkeypatch.setenv(f"SBATCH_{name}", "mine")
+    programs("sbatch", f"env | grep ^SBATCH_ | sort > {tmp_path}/env; echo 1")
+    slurm.submit(make_record(tmp_path), ["a-0"], flags("--partition", "long"))
+    assert (tmp_path / "env").read_text() == "SBATCH_ACCOUNT=mine\n"
 
 
 @pytest.mark.long

@@ -1,13 +1,19 @@
 """How a run is doing, as its files and locks say."""
 
+import errno
+import fcntl
 import os
+import subprocess
 
 import pytest
 
 from dreamer.run import lock
 from dreamer.run.status import SILENCE, Status
-from dreamer.sweeps import output, standing
+from dreamer.sweeps import output, record, standing
+from dreamer.sweeps.local import Local
+from dreamer.sweeps.slots import Slot
 from dreamer.sweeps.standing import look
+from tests.sweeps import fake_train
 
 
 @pytest.fixture
@@ -78,6 +84,43 @@ def test_on_another_machine_its_word_counts_until_it_is_silent(logdir):
     assert not look(logdir).here
     say(logdir, host="elsewhere", ago=SILENCE + 60)
     assert look(logdir).state == "lost"
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    """As on Lustre without -o flock."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+def test_without_locks_its_process_counts(logdir, no_locks):
+    (logdir / lock.FILE).write_text("{}")
+    quiet = SILENCE - 60  # as while it compiles
+    say(logdir, ago=quiet)
+    assert look(logdir).state == "running"
+    assert look(logdir).here
+    say(logdir, ago=SILENCE + 60)
+    assert look(logdir).state == "lost"
+    child = subprocess.Popen(["true"])
+    child.wait()
+    for pid in (child.pid, 0, -1, None, "1", 1 << 70):
+        say(logdir, ago=quiet, pid=pid)
+        assert look(logdir).state == "lost", pid
+
+
+def test_without_locks_a_run_is_not_started_twice(logdir, no_locks):
+    (logdir / lock.FILE).write_text("{}")
+    say(logdir)
+    run = fake_train.make(logdir.parent, logdir.name)
+    found = record.Record(logdir.parent)
+    found.add([run])
+    sweep = Local([run], found, [Slot(0, "slot")], 0, lambda line: None)
+    sweep._adopt()
+    assert [active.process for active in sweep.active] == [None]
+    assert not sweep.waiting
 
 
 def test_speed_counts_from_the_last_start_and_after_the_first_update(logdir):

@@ -1,0 +1,88 @@
+"""How a run stands, by the status.json that it keeps writing.
+
+`dreamer/run/status.py` says what is in it; nothing of it is trusted to be
+what that module would write. Read next: `page.py`.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dreamer.options import one_line
+from dreamer.scores.files import MOST_FRAMES, ODD
+
+FILE = "status.json"
+SILENCE = 900.0  # seconds, as in dreamer/run/status.py
+LARGEST = 100_000  # bytes of the file
+RUNNING, DONE, INTERRUPTED = "running", "done", "interrupted"
+FAILED, SILENT = "failed", "silent"
+AGAIN = "It goes on when the same command is given again."
+
+
+@dataclass(frozen=True)
+class State:
+    """What the file says.
+
+    Attributes:
+      word: RUNNING, DONE, INTERRUPTED or FAILED; SILENT for a run that says
+        RUNNING and has not said so for long.
+      error: Why it failed, in one line; '' if that is not known.
+      time: When it said so, in seconds since 1970.
+      policy_steps: Done by then.
+      updates: None if it does not say.
+    """
+
+    word: str
+    error: str
+    time: float
+    policy_steps: int
+    updates: int | None
+
+    def sentence(self, done: int, steps: int) -> str:
+        """The state for a reader, '' for a run that is done."""
+        place = f"at {done:,} of {steps:,} policy steps"
+        if self.word == FAILED:
+            return f"Failed {place}: {self.error or 'it does not say why'}"
+        if self.word == SILENT:
+            return (
+                f"Silent since {time_text(self.time)}, {place}: it was killed,"
+                f" or the machine is off. {AGAIN}"
+            )
+        if self.word == INTERRUPTED:
+            return f"Interrupted {place}. {AGAIN}"
+        if self.word == RUNNING:
+            return f"Running when this page was made, {place}."
+        return ""
+
+
+def read(logdir: Path) -> State | None:
+    """The state of a run; None where no file says it."""
+    try:
+        with (logdir / FILE).open("rb") as file:
+            values = json.loads(file.read(LARGEST))
+        word, said = values["state"], float(values["time"])
+        time_text(said)  # of a year that there is
+        error = values.get("error")
+        steps = _count(values.get("policy_steps")) or 0
+        updates = _count(values.get("updates"))
+    except (*ODD, OSError):
+        return None
+    if word == RUNNING and not time.time() - said < SILENCE:
+        word = SILENT
+    if word not in (RUNNING, DONE, INTERRUPTED, FAILED, SILENT):
+        return None
+    error = one_line(error) if isinstance(error, str) else ""
+    return State(word, error, said, steps, updates)
+
+
+def _count(value: Any) -> int | None:
+    known = isinstance(value, int | float) and 0 <= value <= MOST_FRAMES
+    return int(value) if known else None
+
+
+def time_text(seconds: float) -> str:
+    """Seconds since 1970 as a date and a time."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

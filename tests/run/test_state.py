@@ -1,0 +1,54 @@
+"""A run whose rows wait for the disk, from its first step to its end."""
+
+import errno
+import itertools
+import json
+
+import pytest
+
+from dreamer import train
+from dreamer.run import patience
+from dreamer.run.append import AppendedFile
+from dreamer.run.record import FILE as STARTS
+from dreamer.run.shelf import Shelf, saved_steps
+
+RUN = ["--configs", "debug", "--task", "gym_CartPole-v1", "--run.steps", "60"]
+RUN += ["--run.save_every", "1e-9", "--run.envs", "1"]
+
+
+def rows(logdir):
+    lines = (logdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.slow
+def test_every_row_before_a_checkpoint_is_on_disk(
+    tmp_path, monkeypatch, capsys
+):
+    """Though many attempts to write rows fail."""
+    tries, kept = itertools.count(), {}
+    write, prepare = AppendedFile._write, Shelf.prepare
+
+    def now_and_then(file):
+        if file._path.name != STARTS and next(tries) % 8 < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(file)
+
+    def note(shelf, folder):
+        steps = [row["step"] for row in rows(tmp_path)]
+        kept.setdefault(int(folder.stem), steps)
+        prepare(shelf, folder)
+
+    monkeypatch.setattr(AppendedFile, "_write", now_and_then)
+    monkeypatch.setattr(Shelf, "prepare", note)
+    monkeypatch.setattr(patience, "RETRY", 0.0)
+    monkeypatch.setattr("dreamer.run.state.time.sleep", lambda seconds: None)
+    assert train.main([*RUN, "--logdir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "cannot be written: No space left on device" in out
+    assert "can be written again" in out
+    assert max(kept) == max(saved_steps(tmp_path / "ckpt")) == 60
+    steps = [row["step"] for row in rows(tmp_path)]
+    for policy_steps, there in kept.items():
+        assert there == [step for step in steps if step <= policy_steps]
+        assert policy_steps in there
