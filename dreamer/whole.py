@@ -1,34 +1,51 @@
-"""Text files that are whole or absent, whatever happens meanwhile."""
+"""Files that are whole or absent, whatever happens meanwhile."""
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+TEMPORARY = ".tmp"  # after the name of a file that is being written
 
 
-def write_whole(path: Path, text: str, *, sync: bool = True) -> None:
-    """Writes a file under another name and gives it its own at the end.
+@contextlib.contextmanager
+def new_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
+    """A file that gets its name at the end, when it is whole.
 
     Args:
       path: of the file; one that is there is replaced.
-      text: written as UTF-8; what that cannot hold becomes "?".
       sync: whether it shall survive a power cut a moment later, too, instead
         of being empty then.
 
     Raises:
-      OSError: the disk does not take it; names the path. What was there
-        before is still there, and nothing else.
+      OSError: from the context too; the disk does not take it; names the
+        path. What was there before is still there then, and nothing else: a
+        full disk is not made fuller.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    unfinished = path.with_name(path.name + TEMPORARY)
     try:
-        with open(partial, "wb") as stream:
-            stream.write(text.encode("utf-8", "replace"))
+        unfinished.unlink(missing_ok=True)  # of one that was killed
+        with open(unfinished, "xb") as stream:
+            yield stream
             stream.flush()
             if sync:
                 os.fsync(stream.fileno())
-        os.replace(partial, path)
+        os.replace(unfinished, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):  # writes and syncs do not tell of what
+            unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            # Writes and syncs do not tell of what.
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def write_whole(path: Path, text: str, *, sync: bool = True) -> None:
+    """A `new_file` of text, as UTF-8; what that cannot hold becomes "?".
+
+    Raises:
+      OSError: as there.
+    """
+    with new_file(path, sync=sync) as stream:
+        stream.write(text.encode("utf-8", "replace"))

@@ -23,14 +23,9 @@ from typing import Any, Self
 import numpy as np
 
 from dreamer.replay.background import Put, done
-from dreamer.replay.files import (
-    TEMPORARY,
-    Damaged,
-    file_size,
-    read_arrays,
-    write_arrays,
-)
+from dreamer.replay.files import Damaged, file_size, read_arrays, write_arrays
 from dreamer.replay.ring import Arrays, Ring, Spec
+from dreamer.whole import TEMPORARY
 
 CHUNK = 1024
 KINDS = ("fields", "latents")

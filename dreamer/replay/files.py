@@ -22,8 +22,8 @@ import ml_dtypes
 import numpy as np
 
 from dreamer.replay.ring import Arrays, Spec, stored_dtype
+from dreamer.whole import new_file
 
-TEMPORARY = ".tmp"
 _TYPES = {
     np.dtype(kind).name: np.dtype(kind)
     for kind in [*"?bBhHiIqQefd", ml_dtypes.bfloat16]
@@ -159,28 +159,6 @@ def open_to_read(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
             yield stream
     except OSError as error:
         raise Damaged(f"{path}: cannot read it ({error.strerror})") from error
-
-
-@contextlib.contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name when it is whole and synced.
-
-    Raises:
-      OSError: From the context too. Nothing is left then, as far as the
-        file system lets it be removed: a full disk is not made fuller.
-    """
-    temporary = path.with_name(path.name + TEMPORARY)
-    try:
-        with open(temporary, "xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.rename(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        error.filename = str(path)  # writes and syncs do not tell
-        raise
 
 
 def make_directory(directory: Path) -> None:

@@ -28,6 +28,7 @@ import numpy as np
 
 from dreamer.agent.agent import TrainState
 from dreamer.replay import Damaged, Spec, files
+from dreamer.whole import new_file
 
 FORMAT = 2  # 1 was written by Orbax
 Arrays = dict[str, dict[str, np.ndarray]]
@@ -69,7 +70,7 @@ def write_meta(path: Path, meta: dict[str, Any]) -> None:
       OSError: it cannot be written.
     """
     body = json.dumps({"format": FORMAT, **meta}).encode()
-    with files.new_file(path / "meta.json") as stream:
+    with new_file(path / "meta.json") as stream:
         stream.write(_seal(body))
 
 

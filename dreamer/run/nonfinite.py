@@ -5,12 +5,12 @@ does no harm; many in a row mean that the run will not recover by itself.
 Next: learner.py, which notices them.
 """
 
-import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
+from dreamer.whole import new_file
 
 KEPT = 10  # batches in a logdir
 # Of a batch, what the agent made: a consequence, never the cause.
@@ -100,18 +100,14 @@ class NonFinite:
     def _save(self, update: int, batch: Mapping[str, np.ndarray]) -> str:
         """Where the batch is, or why it is not."""
         path = self._folder / f"update-{update}.npz"
-        partial = path.with_suffix(".partial")
         try:
             kept = set(self._folder.glob("update-*.npz"))
             if path not in kept and len(kept) >= KEPT:
                 return f"{KEPT} batches are in {self._folder}, so not this one"
             self._folder.mkdir(parents=True, exist_ok=True)
-            with open(partial, "wb") as stream:
+            with new_file(path) as stream:
                 np.savez(stream, **{k: _plain(v) for k, v in batch.items()})
-            os.replace(partial, path)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
             return f"its batch could not be saved ({error.strerror})"
         return f"its batch is in {path}"
 

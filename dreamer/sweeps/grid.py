@@ -22,7 +22,7 @@ from dreamer.options import ConfigError, Setting, cut, parse, settings, shown
 from dreamer.scores.published import curves
 
 MOST = 10_000  # runs; no array job takes more
-# Characters of a name; file systems take 255 bytes with `.log.partial`.
+# Characters of a name; file systems take 255 bytes with `.log.tmp`.
 LONGEST = 200
 SUITES = {"all26": lambda: sorted(curves("atari100k")), "all57": lambda: GAMES}
 

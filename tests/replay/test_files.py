@@ -4,6 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from dreamer import whole
 from dreamer.replay import files
 from dreamer.replay.files import Damaged
 
@@ -109,7 +110,7 @@ def test_arrays_that_no_file_holds(array):
 
 def test_half_a_file_never_has_its_name(tmp_path):
     def write():
-        with files.new_file(tmp_path / "x") as stream:
+        with whole.new_file(tmp_path / "x") as stream:
             stream.write(b"half")
             stream.flush()
             assert [x.name for x in tmp_path.iterdir()] == ["x.tmp"]
@@ -123,9 +124,8 @@ def test_half_a_file_never_has_its_name(tmp_path):
 
 def test_a_link_is_not_written_through(tmp_path):
     (tmp_path / "x.tmp").symlink_to(tmp_path / "outside")
-    with pytest.raises(FileExistsError):
-        files.write_arrays(tmp_path / "x", {})
-    assert not (tmp_path / "outside").exists()
+    files.write_arrays(tmp_path / "x", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_what_is_read_is_a_file(tmp_path):

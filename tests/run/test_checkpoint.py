@@ -241,9 +241,17 @@ def test_copies_wait_while_too_much_is_unwritten(
 ):
     monkeypatch.setattr(checkpoint, "QUEUE_BYTES", 1)
     checkpoints, replay = open_(tmp_path), filled()
-    threading.Timer(0.2, slow_disk.set).start()
-    checkpoints.save(1, state(1.0), replay, ARRAYS, {"policy_steps": 1})
-    assert checkpoints.paused > 0.1
+    saving = threading.Thread(
+        target=checkpoints.save,
+        args=(1, state(1.0), replay, ARRAYS, {"policy_steps": 1}),
+    )
+    saving.start()
+    saving.join(0.5)
+    assert saving.is_alive()  # until the disk goes on
+    slow_disk.set()
+    saving.join(30)
+    assert not saving.is_alive()
+    assert checkpoints.paused > 0
     checkpoints.close()
     again = tiny.make_replay()
     assert restored(tmp_path, again)[2] == {"policy_steps": 1}
@@ -252,18 +260,22 @@ def test_copies_wait_while_too_much_is_unwritten(
 
 def test_what_a_checkpoint_names_is_on_disk_before_it(tmp_path, monkeypatch):
     """As after a power failure: only what was synced is there."""
-    events, rename, fsync = [], Path.rename, os.fsync
+    events, fsync = [], os.fsync
 
-    def log_rename(path, target):
-        events.append(("rename", str(path), str(target)))
-        return rename(path, target)
+    def logged(rename):
+        def log_rename(path, target):
+            events.append(("rename", str(path), str(target)))
+            rename(path, target)
+
+        return log_rename
 
     def log_fsync(descriptor):
         path = os.readlink(f"/proc/self/fd/{descriptor}")
         events.append(("sync", path, None))
         fsync(descriptor)
 
-    monkeypatch.setattr(Path, "rename", log_rename)
+    monkeypatch.setattr(os, "rename", logged(os.rename))
+    monkeypatch.setattr(os, "replace", logged(os.replace))
     monkeypatch.setattr(os, "fsync", log_fsync)
     save(tmp_path, 10)
     last = ("rename", f"{tmp_path}/ckpt/10.tmp", f"{tmp_path}/ckpt/10")
