@@ -20,12 +20,11 @@ from dreamer.options import (
 )
 from dreamer.train_ratio import first_full_step
 
-# Groups of `env`, each for the tasks that begin with its name.
-SUITES = ("atari", "atari100k", "gym")
-
 if TYPE_CHECKING:
     from dreamer.config import Config, JaxConfig
 
+# Groups of `env`, each for the tasks that begin with its name.
+SUITES = ("atari", "atari100k", "gym")
 # The encoder halves an image four times; the decoder starts from 8 blocks of
 # channels whatever the number of blocks of the recurrent core.
 IMAGE_MULTIPLE = 16

@@ -23,7 +23,6 @@ import json
 import os
 import queue
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -31,8 +30,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Self
+from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -40,11 +38,12 @@ sys.path.insert(0, str(ROOT))
 from dreamer.command import Parser  # noqa: E402
 from dreamer.options import one_line, shown  # noqa: E402
 from dreamer.places import home  # noqa: E402
+from dreamer.run.when import StopSignal  # noqa: E402
 
 SOLVED = 0.9  # of the way from random to the best
 LOGDIR = "~/logdir/proof"
 FAILED, REFUSED, INTERRUPTED = 1, 2, 75  # exit codes, beside 0
-STOPS = (signal.SIGTERM, signal.SIGINT)
+PATIENCE = 0.2  # seconds between two looks at a signal
 
 
 @dataclass(frozen=True)
@@ -130,8 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         flags = parse(sys.argv[1:] if argv is None else argv)
         flags.logdir.mkdir(parents=True, exist_ok=True)
-        with Programs() as programs:
-            solved = prove_all(flags, programs)
+        with StopSignal() as stop:
+            solved = prove_all(flags, stop)
         return 0 if solved else FAILED
     except Stopped:
         code, reason = INTERRUPTED, "interrupted; the same command goes on"
@@ -181,7 +180,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def prove_all(flags: argparse.Namespace, programs: "Programs") -> bool:
+def prove_all(flags: argparse.Namespace, stop: StopSignal) -> bool:
     """Every task with every seed; whether all of them are solved."""
     cores = queue.SimpleQueue()
     for core in usable_cores():
@@ -192,7 +191,7 @@ def prove_all(flags: argparse.Namespace, programs: "Programs") -> bool:
         core = cores.get()
         try:
             logdir = flags.logdir / f"{name}-{seed}"
-            return prove(name, seed, logdir, programs, core, flags.steps)
+            return prove(name, seed, logdir, stop, core, flags.steps)
         finally:
             cores.put(core)
 
@@ -217,7 +216,7 @@ def prove(
     name: str,
     seed: int,
     logdir: Path,
-    programs: "Programs",
+    stop: StopSignal,
     core: int,
     steps: int | None = None,
 ) -> Result:
@@ -227,7 +226,7 @@ def prove(
       name: of the task.
       seed: of everything in the run.
       logdir: of the run.
-      programs: what runs them.
+      stop: ends what runs, which saves.
       core: to run on.
       steps: policy steps, if not those of the preset.
 
@@ -242,9 +241,9 @@ def prove(
     evaluate = ["--logdir", logdir, "--envs", 1, "--out", out]
     began = time.monotonic()
     with logdir.with_suffix(".log").open("a") as log:
-        programs.run("dreamer.train", train, core, log)
+        run("dreamer.train", train, core, log, stop)
         minutes = (time.monotonic() - began) / 60
-        programs.run("dreamer.evaluate", evaluate, core, log)
+        run("dreamer.evaluate", evaluate, core, log, stop)
     found = json.loads(out.read_text())
     return Result(name, seed, found["mean"], *found["ci95"], minutes)
 
@@ -253,56 +252,33 @@ class Stopped(Exception):
     """A signal came, and what was running has ended."""
 
 
-class Programs:
-    """The project's commands, which SIGTERM and Ctrl-C end in good order.
+def run(
+    module: str, arguments: list, core: int, log: TextIO, stop: StopSignal
+) -> None:
+    """One of the project's commands, bound to a core before JAX starts.
 
-    A context manager: while it is entered, both signals are handed on as
-    SIGTERM, on which a training saves; nothing is started any more.
+    Raises:
+      RuntimeError: it failed; names the log.
+      Stopped: a signal came; it was told to end, on which a training saves.
     """
-
-    def __init__(self) -> None:
-        self._stopped = False
-        self._running: set[subprocess.Popen] = set()
-        self._before: dict[int, Any] = {}
-
-    def run(self, module: str, arguments: list, core: int, log: Any) -> None:
-        """One command, bound to a core before JAX starts.
-
-        Raises:
-          RuntimeError: it failed; names the log.
-          Stopped: a signal came.
-        """
-        if self._stopped:
-            raise Stopped
-        command = [sys.executable, "-m", module, *map(str, arguments)]
-        env = dict(os.environ, PYTHONPATH=str(ROOT))
-        with subprocess.Popen(
-            command, stdout=log, stderr=log, env=env
-        ) as process:
-            self._running.add(process)
-            if self._stopped:  # before it could be told
-                process.terminate()
-            if hasattr(os, "sched_setaffinity"):
-                with contextlib.suppress(ProcessLookupError):
-                    os.sched_setaffinity(process.pid, {core})
-        self._running.discard(process)
-        if self._stopped or process.returncode == INTERRUPTED:
-            raise Stopped
-        if process.returncode:
-            raise RuntimeError(f"{module} failed: {log.name} says why")
-
-    def __enter__(self) -> Self:
-        self._before = {x: signal.signal(x, self._stop) for x in STOPS}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._stopped = True
-        for process in list(self._running):
+    if stop.received:
+        raise Stopped
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    env = dict(os.environ, PYTHONPATH=str(ROOT))
+    with subprocess.Popen(command, stdout=log, stderr=log, env=env) as process:
+        if hasattr(os, "sched_setaffinity"):
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(process.pid, {core})
+        while not stop.received:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE)
+                break
+        else:
             process.terminate()
+    if stop.received or process.returncode == INTERRUPTED:
+        raise Stopped
+    if process.returncode:
+        raise RuntimeError(f"{module} failed: {log.name} says why")
 
 
 if __name__ == "__main__":

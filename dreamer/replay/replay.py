@@ -263,9 +263,8 @@ class Replay:
         Returns:
           A function that gives the manifest, JSON-able: everything that
           `load` needs to continue from here, exactly if the replay is
-          `exact`. It waits for the files
-          and raises what writing them raised (OSError). Draws that are not
-          gathered yet are not part of it.
+          `exact`. It waits for the files and raises what writing them raised
+          (OSError). Draws that are not gathered yet are not part of it.
         """
         with self._guard.lock:
             span = (self._oldest, self._time)

@@ -11,13 +11,22 @@ import json
 import select
 import socket
 import time
+from typing import Any, NamedTuple
 
 from dreamer.trouble import PassingError
 
 BUSY = 0.2  # seconds between two calls of one who finds nobody listening
 PROMPT = 5.0  # seconds within which a caller says who it is
-# In verdicts on who may be there the next time.
-LATE = ("have come; missing: ", "process 0 does not answer")
+
+
+class Verdict(NamedTuple):
+    """What is wrong, if anything, and whether it may pass: somebody is late.
+
+    A list in JSON, on its way from process 0 to the others.
+    """
+
+    reason: str = ""
+    passing: bool = False
 
 
 def roll_call(address: str, count: int, index: int, seconds: float) -> None:
@@ -39,10 +48,9 @@ def roll_call(address: str, count: int, index: int, seconds: float) -> None:
         verdict = _count(address, count, end)
     else:
         verdict = _call(address, count, index, end)
-    if verdict:
-        late = any(words in verdict for words in LATE)
-        kind = PassingError if late else ValueError
-        raise kind(f"jax.coordinator={address}: {verdict}")
+    if verdict.reason:
+        kind = PassingError if verdict.passing else ValueError
+        raise kind(f"jax.coordinator={address}: {verdict.reason}")
 
 
 def is_loopback(address: str) -> bool:
@@ -72,18 +80,18 @@ def _listen(address: str) -> socket.socket:
     return socket.create_server(("", port))
 
 
-def _count(address: str, count: int, end: float) -> str:
-    """Process 0: what is wrong, or nothing."""
+def _count(address: str, count: int, end: float) -> Verdict:
+    """Process 0: waits for the others and tells them."""
     here: dict[int, socket.socket] = {}
     callers: list[socket.socket] = []  # for the verdict, all of them
-    verdict = ""
+    verdict = Verdict()
     with contextlib.ExitStack() as opened:
         try:
             server = _listen(address)
         except OSError as error:
-            return f"cannot listen there ({error.strerror or error})"
+            return Verdict(f"cannot listen there ({error.strerror or error})")
         opened.enter_context(server)
-        while len(here := _waiting(here)) < count - 1 and not verdict:
+        while len(here := _waiting(here)) < count - 1 and not verdict.reason:
             server.settimeout(max(0.01, end - time.monotonic()))
             try:
                 caller, _ = server.accept()
@@ -95,20 +103,23 @@ def _count(address: str, count: int, end: float) -> str:
                     missing = sorted(
                         set(range(1, count)) - _waiting(here).keys()
                     )
-                    verdict = (
+                    verdict = Verdict(
                         f"{count - len(missing)} of {count} processes have"
-                        f" come; missing: {', '.join(map(str, missing))}"
+                        f" come; missing: {', '.join(map(str, missing))}",
+                        passing=True,
                     )
                 continue  # whoever called was none of ours
             if expected != count:
-                verdict = (
+                verdict = Verdict(
                     f"process {index} expects {expected} processes, process 0"
                     f" expects {count}"
                 )
             elif not 0 < index < count:
-                verdict = f"process {index} is not one of {count}"
+                verdict = Verdict(f"process {index} is not one of {count}")
             elif index in _waiting(here):
-                verdict = f"two processes say that they are number {index}"
+                verdict = Verdict(
+                    f"two processes say that they are number {index}"
+                )
             here[index] = caller
             callers.append(caller)
         for caller in callers:
@@ -117,8 +128,8 @@ def _count(address: str, count: int, end: float) -> str:
     return verdict
 
 
-def _call(address: str, count: int, index: int, end: float) -> str:
-    """Any other: what process 0 says is wrong."""
+def _call(address: str, count: int, index: int, end: float) -> Verdict:
+    """Any other: what process 0 says."""
     while True:
         try:
             place = _split(address)
@@ -126,10 +137,11 @@ def _call(address: str, count: int, index: int, end: float) -> str:
                 caller.sendall(json.dumps([index, count]).encode() + b"\n")
                 # Process 0 began to count at another time than we to wait.
                 caller.settimeout(max(1.0, end - time.monotonic()) * 2)
-                return _receive(caller)
-        except (OSError, ValueError) as error:
+                return Verdict(*_receive(caller))
+        except (OSError, ValueError, TypeError) as error:
             if time.monotonic() > end:
-                return f"process 0 does not answer ({error})"
+                reason = f"process 0 does not answer ({error})"
+                return Verdict(reason, passing=True)
             time.sleep(BUSY)
 
 
@@ -142,7 +154,7 @@ def _waiting(here: dict[int, socket.socket]) -> dict[int, socket.socket]:
     return {index: call for index, call in here.items() if call not in gone}
 
 
-def _receive(caller: socket.socket) -> str | list[int]:
+def _receive(caller: socket.socket) -> Any:
     """One line of JSON."""
     with caller.makefile("rb") as stream:
         return json.loads(stream.readline(1000))

@@ -86,14 +86,7 @@ def test_a_run_that_does_not_stop_is_ended_and_requeued(tmp_path, programs):
     programs("squeue", "echo RUNNING")
     programs("scontrol", f"echo $@ > {tmp_path}/told")
     inner = f"trap '' TERM; touch {tmp_path}/up; exec sleep 600"
-    (tmp_path / "run.sh").write_text(inner)
-    process = subprocess.Popen(
-        ["bash", "-c", script_of(f"bash {tmp_path}/run.sh")],
-        env=os.environ | ELEMENT,
-    )
-    until(lambda: (tmp_path / "up").exists(), 30)
-    process.terminate()
-    assert process.wait(30) == 128 + 9
+    assert code_when_stopped(inner, tmp_path) == 128 + 9
     assert (tmp_path / "told").read_text() == "requeue 5_1\n"
 
 
@@ -104,6 +97,16 @@ def test_an_element_passes_the_signal_on(tmp_path, programs, handler):
     programs("scontrol", f"echo $@ > {tmp_path}/told")
     trap = f"trap '{handler}' TERM;" if handler else ""
     inner = f"{trap} touch {tmp_path}/up; sleep 60 & wait; exit 0"
+    code = code_when_stopped(inner, tmp_path)
+    assert code == (75 if handler else 143)
+    assert (tmp_path / "told").read_text() == "requeue 5_1\n"
+
+
+ELEMENT = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "1"}
+
+
+def code_when_stopped(inner, tmp_path):
+    """Exit code of an element whose run makes the file "up" and is stopped."""
     (tmp_path / "run.sh").write_text(inner)
     process = subprocess.Popen(
         ["bash", "-c", script_of(f"bash {tmp_path}/run.sh")],
@@ -111,11 +114,7 @@ def test_an_element_passes_the_signal_on(tmp_path, programs, handler):
     )
     until(lambda: (tmp_path / "up").exists(), 30)
     process.terminate()
-    assert process.wait(30) == (75 if handler else 143)
-    assert (tmp_path / "told").read_text() == "requeue 5_1\n"
-
-
-ELEMENT = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "1"}
+    return process.wait(30)
 
 
 def script_of(command, programs="/nowhere"):
