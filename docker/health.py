@@ -2,7 +2,7 @@
 
 A run holds its `<logdir>/lock` open, so that the logdir is found whatever the
 command was and however many runs share the volume; `status.json` beside it
-says when the run was last heard of. Read ../dreamer/run/status.py next.
+says when the run was last heard of. Read ../dreamer/status.py next.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from dreamer.run.status import FILE, SILENCE, read
+from dreamer.status import FILE, SILENCE, read
 
 
 def main() -> int:

@@ -17,9 +17,8 @@ from typing import Any
 import proof_figures
 from prove import PROOFS
 
-from dreamer import plot
+from dreamer import plot, status
 from dreamer.config import Config, load, to_yaml
-from dreamer.run import status
 from dreamer.scores.files import read_evaluation
 
 CONFIG, SCORES, VERSIONS = "config.yaml", "scores.jsonl", "versions.json"

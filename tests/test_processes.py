@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from dreamer import status
 from dreamer.config import load
-from dreamer.run import status
 from dreamer.run.archive import read_meta
 from dreamer.run.shelf import saved_steps
 from dreamer.train import FAILED, INTERRUPTED, REFUSED

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dreamer.config import load, save
-from dreamer.run.status import Status
+from dreamer.status import Status
 from tests.refusals import files, outcome
 
 ROOT = Path(__file__).resolve().parent.parent

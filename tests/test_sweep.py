@@ -9,7 +9,7 @@ import pytest
 
 from dreamer import sweep
 from dreamer.config import load
-from dreamer.run.status import Status
+from dreamer.status import Status
 from dreamer.sweeps import grid, output, record, standing
 from tests.refusals import files, outcome
 from tests.run.trained import programs_kept

@@ -22,11 +22,11 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from dreamer import train
+from dreamer import status, train
 from dreamer.config import load
 from dreamer.envs import vector
 from dreamer.envs.vector import EnvError
-from dreamer.run import lock, status
+from dreamer.run import lock
 from dreamer.run import logdir as logdir_module
 from dreamer.run.driver import Driver
 from dreamer.run.learner import Learner

@@ -1,22 +1,18 @@
 """How a run stands, by the status.json that it keeps writing.
 
-`dreamer/run/status.py` says what is in it; nothing of it is trusted to be
-what that module would write. Read next: `page.py`.
+`dreamer/status.py` reads it; nothing of it is trusted to be what that module
+would write. Read next: `page.py`.
 """
 
-import json
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dreamer import status
 from dreamer.options import one_line
 from dreamer.scores.files import MOST_FRAMES, ODD
 
-FILE = "status.json"
-SILENCE = 900.0  # seconds, as in dreamer/run/status.py
-LARGEST = 100_000  # bytes of the file
 RUNNING, DONE, INTERRUPTED = "running", "done", "interrupted"
 FAILED, SILENT = "failed", "silent"
 AGAIN = "It goes on when the same command is given again."
@@ -60,17 +56,18 @@ class State:
 
 def read(logdir: Path) -> State | None:
     """The state of a run; None where no file says it."""
+    values = status.read(logdir)
+    if values is None:
+        return None
     try:
-        with (logdir / FILE).open("rb") as file:
-            values = json.loads(file.read(LARGEST))
         word, said = values["state"], float(values["time"])
         time_text(said)  # of a year that there is
         error = values.get("error")
         steps = _count(values.get("policy_steps")) or 0
         updates = _count(values.get("updates"))
-    except (*ODD, OSError):
+    except ODD:
         return None
-    if word == RUNNING and not time.time() - said < SILENCE:
+    if word == RUNNING and not values["silent"] < status.SILENCE:
         word = SILENT
     if word not in (RUNNING, DONE, INTERRUPTED, FAILED, SILENT):
         return None

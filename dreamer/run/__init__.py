@@ -12,7 +12,6 @@
   logdir.py      the folder of a run: looked at, locked, begun
   lock.py        one run at a time in a logdir
   record.py      what each start ran, with what, on what
-  status.py      how a run is doing, for schedulers and containers
   append.py      files that grow by whole records, whatever the disk does
   patience.py    bears with a disk that is full, for a while
   faults.py      out of memory, in one line

@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from dreamer import status
 from dreamer.config import ConfigError
-from dreamer.run import status
 
 FILE = "lock"
 PATIENCE = 1.0  # seconds; somebody else's `check` holds a lock for an instant
@@ -144,17 +144,20 @@ def _seems_alive(logdir: Path) -> bool:
         return False
     if said.get("host") != socket.gethostname():
         return True
-    return said.get("pid") != os.getpid() and _process_lives(said.get("pid"))
+    pid = said.get("pid")
+    if not isinstance(pid, int):
+        return True  # nobody knows
+    return pid != os.getpid() and process_lives(pid)
 
 
-def _process_lives(pid: Any) -> bool:
-    """Whether this host has such a process; also if nobody knows."""
+def process_lives(pid: int) -> bool:
+    """Whether this host has such a process."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, TypeError, OverflowError):
+    except PermissionError:  # somebody else's
         return True
+    except (ProcessLookupError, OverflowError):
+        return False
     return True
 
 

@@ -23,7 +23,7 @@ from dreamer.run.logger import (
 from dreamer.run.peers import ALONE, Peers
 from dreamer.run.record import FILE as STARTS
 from dreamer.run.record import record
-from dreamer.run.status import FILE as STATUS
+from dreamer.status import FILE as STATUS
 from dreamer.trouble import PassingError
 
 # What a run keeps in its logdir; anything else of these names is in the way.

@@ -35,8 +35,8 @@ from dreamer.run.parts import check_complete, make_replay
 from dreamer.run.patience import Patience
 from dreamer.run.plan import describe
 from dreamer.run.saver import Parts, Saver
-from dreamer.run.status import Status
 from dreamer.run.when import StopSignal
+from dreamer.status import Status
 from dreamer.train_ratio import updates_owed
 
 
@@ -142,7 +142,7 @@ class Run:
         ratio = updates_owed(config.run.train_ratio, config.batch_steps)
         self._ratio = Ratio(ratio)
         state, arrays, counters = self._agent.init(config.seed), {}, {}
-        if self.peers.common(self._checkpoints.complete):
+        if self.peers.any(bool(self._checkpoints.complete))[0]:
             state, arrays, counters = self._checkpoints.restore(
                 state, self._replay, self._agent.place, self.peers
             )

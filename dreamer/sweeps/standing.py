@@ -6,14 +6,14 @@ locks, on some network folders, its process has to be seen instead. Nothing
 is changed. Next: table.py, which shows it, and local.py, which acts on it.
 """
 
-import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dreamer import status
 from dreamer.config import ConfigError
-from dreamer.run import lock, status
+from dreamer.run import lock
 from dreamer.sweeps import output
 
 DONE, RUNNING, WAITING = "done", "running", "waiting"
@@ -105,15 +105,7 @@ def _is_alive(logdir: Path, values: dict[str, Any]) -> bool:
     if output.has_locks(logdir / lock.FILE):
         return False
     pid = values.get("pid")
-    if not isinstance(pid, int) or pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except PermissionError:  # somebody else's
-        return True
-    except (OSError, OverflowError):
-        return False
-    return True
+    return isinstance(pid, int) and pid > 0 and lock.process_lives(pid)
 
 
 def _is_locked(logdir: Path) -> bool:

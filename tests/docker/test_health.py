@@ -6,7 +6,7 @@ import time
 import pytest
 
 from dreamer.run import lock
-from dreamer.run.status import FILE, SILENCE, Status
+from dreamer.status import FILE, SILENCE, Status
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from dreamer import train
-from dreamer.run.status import SILENCE, read
+from dreamer.status import SILENCE, read
 
 ROOT = Path(__file__).parents[2]
 REPLAY = ROOT / "docker" / "replay.py"

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
+from dreamer import status
 from dreamer.pages import state
 from dreamer.pages.page import page
 from dreamer.pages.read import read
-from dreamer.run import status
 from tests.pages import logdirs
 from tests.pages.test_page import Outline
 
@@ -24,7 +24,7 @@ LONG_AGO = 1_767_323_045  # 2026-01-02 03:04 UTC
 
 
 def tell(folder, **changes):
-    (folder / state.FILE).write_text(json.dumps(TOLD | changes))
+    (folder / status.FILE).write_text(json.dumps(TOLD | changes))
 
 
 def warnings(folder):
@@ -97,7 +97,6 @@ def test_what_a_run_writes_is_read(tmp_path):
     )
     assert found.time == pytest.approx(time.time(), abs=60)
     assert found.updates is None
-    assert (state.FILE, state.SILENCE) == (status.FILE, status.SILENCE)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +117,7 @@ def test_what_a_run_writes_is_read(tmp_path):
 )
 def test_other_files_say_nothing(tmp_path, content):
     logdirs.settings(tmp_path)
-    (tmp_path / state.FILE).write_bytes(content)
+    (tmp_path / status.FILE).write_bytes(content)
     assert state.read(tmp_path) is None
     assert "Not finished" in page(read(tmp_path))
 

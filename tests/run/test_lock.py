@@ -15,7 +15,7 @@ import pytest
 from dreamer.config import ConfigError
 from dreamer.run import lock as lock_module
 from dreamer.run.lock import acquire, check
-from dreamer.run.status import BEAT, Status
+from dreamer.status import BEAT, Status
 
 ROOT = Path(__file__).resolve().parents[2]
 # Takes the lock, says so, and waits until its input is closed.

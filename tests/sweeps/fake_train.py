@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dreamer.config import load
 from dreamer.run import lock
-from dreamer.run.status import Status
+from dreamer.status import Status
 from dreamer.sweeps.grid import Run
 
 STEPS = 10

@@ -8,7 +8,7 @@ import pytest
 
 from dreamer.config import load
 from dreamer.presets import presets
-from dreamer.run.status import Status
+from dreamer.status import Status
 from dreamer.sweeps import estimate, record, table
 from dreamer.sweeps.estimate import Planned, Speeds
 from dreamer.sweeps.grid import expand

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
+from dreamer import status
 from dreamer.options import ConfigError
-from dreamer.run import status
 from dreamer.sweeps import record, slurm
 from dreamer.sweeps.flags import parse
 from dreamer.sweeps.record import Entry, Job

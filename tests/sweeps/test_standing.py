@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from dreamer.run import lock
-from dreamer.run.status import SILENCE, Status
+from dreamer.status import SILENCE, Status
 from dreamer.sweeps import output, record, standing
 from dreamer.sweeps.local import Local
 from dreamer.sweeps.slots import Slot

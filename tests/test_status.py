@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from dreamer.run import status
-from dreamer.run.status import Status
+from dreamer import status
+from dreamer.status import Status
 
 
 def test_what_is_written_can_be_read(tmp_path):

@@ -32,6 +32,7 @@ from dreamer.whole import write_whole
 FILE = "status.json"
 BEAT = 10.0  # seconds between two of them, while steps or updates go on
 SILENCE = 900.0  # seconds after which a run that says nothing has stopped
+LARGEST = 100_000  # bytes of the file that are looked at
 
 
 class Status:
@@ -88,9 +89,14 @@ def _plain(value: Any) -> Any:
 
 
 def read(logdir: Path) -> dict[str, Any] | None:
-    """What the file says; None where there is none that can be read."""
+    """What the file says, and for how long it has: "silent", in seconds.
+
+    Nothing but "state" and "time" is sure to be there, or to be what `Status`
+    writes.  None where there is no file that can be read.
+    """
     try:
-        values = json.loads((logdir / FILE).read_bytes())
+        with (logdir / FILE).open("rb") as file:
+            values = json.loads(file.read(LARGEST))
         silent = time.time() - float(values["time"])
         return {**values, "silent": silent} if values["state"] else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
