@@ -16,6 +16,7 @@ from tests.run.trained import programs_kept
 
 ROOT = Path(__file__).resolve().parent.parent
 DEBUG = ["--configs", "debug", "--task", "gym_CartPole-v1"]
+SLURM = ["--launcher", "slurm"]
 K8S = ["--launcher", "k8s", "--image", "lab/dreamer", "--pvc", "logs"]
 
 
@@ -52,6 +53,13 @@ def refusal(folder, *words):
         (["--concurrent", "2"], "only with --launcher slurm or k8s"),
         (["--launcher", "k8s"], "--launcher k8s: expected --image IMAGE"),
         ([*K8S, "--mem", "1 G"], "--mem: 1 G: expected letters, digits"),
+        ([*SLURM, "--time", "2h"], "--time: 2h: expected minutes, M:S, H:M:S"),
+        ([*SLURM, "--time", "3"], "--time=3: expected more than 180 seconds"),
+        ([*SLURM, "--time", "3:00"], "--time=3:00: expected more than 180"),
+        (
+            [*SLURM, "--time", "0-1:05", "--grace", "3900"],
+            "--time=0-1:05: expected more than 3960 seconds",
+        ),
         (["--gpus", "0,1", "--jobs", "3"], "--jobs 3: expected at most 2"),
         (["stray"], "expected --configs or --key value"),
     ],

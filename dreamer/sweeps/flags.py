@@ -15,6 +15,8 @@ from dreamer.options import did_you_mean, settings, shown, split_flags
 
 PROGRAM = "dreamer.sweep"
 LAUNCHERS = ("local", "slurm", "k8s")
+GRACE = 120  # seconds before Slurm's time limit at which a run is told to stop
+EARLY = 60  # seconds before that at which Slurm may tell it
 DESCRIPTION = """\
 Trains many agents. Settings of dreamer.train are given as there; one that
 takes a single value may have several, with commas between them, and every
@@ -66,6 +68,33 @@ def _line(text: str) -> str:
     return text
 
 
+def _limit(text: str) -> str:
+    """Any of Slurm's ways to write a duration."""
+    if _seconds(text) is None and text.upper() != "UNLIMITED":
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)}: expected minutes, M:S, H:M:S, D-H, D-H:M, D-H:M:S"
+            " or UNLIMITED"
+        )
+    return text
+
+
+def _seconds(text: str) -> int | None:
+    """Of a duration as sbatch takes it; None of any other text."""
+    number = "([0-9]{1,6})"
+    for pattern, units in (
+        (number, (60,)),
+        (f"{number}:{number}", (60, 1)),
+        (f"{number}:{number}:{number}", (3600, 60, 1)),
+        (f"{number}-{number}", (86400, 3600)),
+        (f"{number}-{number}:{number}", (86400, 3600, 60)),
+        (f"{number}-{number}:{number}:{number}", (86400, 3600, 60, 1)),
+    ):
+        if found := re.fullmatch(pattern, text):
+            numbers = map(int, found.groups())
+            return sum(n * u for n, u in zip(numbers, units, strict=True))
+    return None
+
+
 @dataclass(frozen=True)
 class Flag:
     """A flag that some launchers have a use for; `None` if not given."""
@@ -86,10 +115,11 @@ FLAGS = {
                     " failed (default: 1)"),
     "partition": Flag("slurm", _word, "NAME", "as sbatch takes it"),
     "account": Flag("slurm", _word, "NAME", "as sbatch takes it"),
-    "time": Flag("slurm", _word, "LIMIT", "of one start of a run, as sbatch"
+    "time": Flag("slurm", _limit, "LIMIT", "of one start of a run, as sbatch"
                  " takes it; longer runs are requeued"),
-    "grace": Flag("slurm", _whole(60, 65535), "SECONDS", "before the time"
-                  " limit, at which a run is told to save (default: 120)"),
+    "grace": Flag("slurm", _whole(60, 65535), "SECONDS", "before the"
+                  " time limit, at which a run is told to save (default:"
+                  f" {GRACE})"),
     "gres": Flag("slurm", _word, "gpu:1", "as sbatch takes it, for each run"),
     "sbatch": Flag("slurm", _line, "FLAGS", "more flags of sbatch, as in"
                    " --sbatch=--qos=long"),
@@ -149,6 +179,13 @@ def parse(
         if given and flags.launcher not in flag.launchers.split():
             only = " or ".join(flag.launchers.split())
             raise ValueError(f"--{name}: only with --launcher {only}")
+    limit = _seconds(flags.time or "")
+    least = (flags.grace or GRACE) + EARLY
+    if limit and limit <= least:  # to Slurm, 0 is none
+        raise ValueError(
+            f"--time={flags.time}: expected more than {least} seconds, of"
+            " --grace and Slurm's clock, or runs are told to save at once"
+        )
     if "{" in flags.logdir or "}" in flags.logdir:
         raise ValueError(
             f"--logdir={flags.logdir}: expected a folder without {{ }}, which"

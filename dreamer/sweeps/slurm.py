@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dreamer.options import ConfigError, one_line
+from dreamer.sweeps.flags import GRACE
 from dreamer.sweeps.record import Job, Record
 
-GRACE = 120  # seconds before its time limit at which a run is told to stop
-REQUEUE = 30  # of them, in which the controller, maybe busy, is asked
+REQUEUE = 30  # seconds of the grace in which the busy controller is asked
 PATIENCE = 120  # seconds that a command of Slurm may take here
 SCRIPT = """\
 #!/bin/bash

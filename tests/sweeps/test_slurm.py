@@ -37,6 +37,14 @@ def make_record(folder):
     return record.Record(folder, runs)
 
 
+@pytest.mark.parametrize(
+    "limit",
+    ["0", "4", "3:01", "0:04:00", "1-0", "0-1:00", "0-0:3:1", "UNLIMITED"],
+)
+def test_limits_that_leave_time_to_train(limit):
+    assert flags("--time", limit).time == limit
+
+
 def test_a_script_says_what_was_asked_for(tmp_path):
     asked = flags(
         *["--partition", "long", "--account", "lab", "--time", "1-00:00:00"],
