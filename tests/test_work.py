@@ -67,7 +67,9 @@ def test_time_loops_do_only_what_has_to_follow_in_time(monkeypatch):
     found = list(loops(jax.make_jaxpr(agent.update)(state, batch, key).jaxpr))
     time_loops = [loop for loop in found if matrices(loop)]
     assert len(time_loops) == 3
-    by_length = {(x["length"], x["reverse"]): x for x in time_loops}
+    by_length = {
+        (x.params["length"], x.params["reverse"]): x for x in time_loops
+    }
     observe, imagine = by_length[64, False], by_length[15, False]
     assert results_of_each_step(observe) == 3
     assert results_of_each_step(imagine) == 3  # deter, stoch, action
@@ -77,22 +79,31 @@ def test_time_loops_do_only_what_has_to_follow_in_time(monkeypatch):
 
 
 def loops(jaxpr):
-    """Parameters of all scans, inner ones too."""
+    """Equations of all scans, inner ones too."""
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "scan":
-            yield eqn.params
+            yield eqn
         for inner in count_work.inner_programs(eqn):
             yield from loops(inner)
 
 
 def matrices(loop):
     """What is the same at every step and has more than one axis."""
-    same = loop["jaxpr"].in_avals[: loop["num_consts"]]
+    inside = loop.params["jaxpr"].in_avals
+    read = len(of_each_step(loop.invars, inside))
+    carried = len(loop.outvars) - results_of_each_step(loop)
+    same = inside[: len(inside) - read - carried]
     return [x for x in same if x.ndim > 1]
 
 
 def results_of_each_step(loop):
-    return len(loop["jaxpr"].out_avals) - loop["num_carry"]
+    return len(of_each_step(loop.outvars, loop.params["jaxpr"].out_avals))
+
+
+def of_each_step(outside, inside):
+    """Those that have an axis of time around the loop alone."""
+    pairs = zip(outside, inside, strict=True)
+    return [x for x, part in pairs if x.aval.ndim > part.ndim]
 
 
 PROGRAM = """
