@@ -23,6 +23,8 @@
   dreams.py      films of what the world model predicts
   pictures.py    how their frames are laid out
   logger.py      metrics on disk
+  tensorboard.py the same as events of TensorBoard
+  wandb_run.py   the same in Weights & Biases
   progress.py    metrics on screen
   when.py        timers, and the signals that stop a run
 

@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dreamer.config import Config, ConfigError, check_resume, load, save
-from dreamer.run import dreams, lock
+from dreamer.run import dreams, lock, wandb_run
 from dreamer.run.logger import (
     METRICS,
     SCORES,
     Logger,
-    check_outputs,
     kept_bytes,
 )
 from dreamer.run.peers import ALONE, Peers
@@ -48,10 +47,11 @@ def look(config: Config, peers: Peers = ALONE) -> None:
 
     Raises:
       ConfigError: it is not writable, in use, or holds a run of other
-        settings; or a package for the logs is missing.
+        settings; or W&B is asked for and cannot be used.
     """
     logdir = peers.folder(Path(config.logdir))
-    check_outputs(config.logger.outputs)
+    if "wandb" in config.logger.outputs and peers.leads:
+        wandb_run.check()
     with explained(config):
         folders = (logdir, *logdir.absolute().parents)
         folder = next(folder for folder in folders if folder.exists())

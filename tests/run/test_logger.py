@@ -7,14 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import SessionLog
 
-from dreamer.config import Config, ConfigError
 from tests.run.logs import ALL, assert_same, events, log, make, rows, scalars
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,81 +204,3 @@ def test_close_cannot_raise_either(tmp_path):
     logger.flush()
     logger.close()
     assert logger.error.errno == errno.ENOENT
-
-
-def test_wandb_missing(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ConfigError, match="pip install wandb") as error:
-        make(tmp_path / "run", ("jsonl", "wandb"))
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
-
-
-def test_wandb_continues_its_run(tmp_path, monkeypatch):
-    started, logged = [], []
-
-    def init(**options):
-        started.append(options)
-        return types.SimpleNamespace(
-            log=lambda row, step: logged.append((step, row)), finish=list
-        )
-
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
-    for frames in (4, 8):
-        logger = make(tmp_path, ("wandb",))
-        logger.scalars(frames, {"a": math.nan if frames == 4 else 1.0})
-        logger.close()
-    assert started[0] == started[1]
-    assert started[0]["resume"] == "allow"
-    assert started[0]["config"]["task"] == Config().task
-    assert math.isnan(logged[0][1]["a"])
-    assert logged[1] == (8, {"a": 1.0})
-
-
-def test_wandb_gets_films_with_its_newest_row(tmp_path, monkeypatch):
-    logged = []
-    run = types.SimpleNamespace(
-        log=lambda row, step: logged.append((row, step))
-    )
-    wandb = types.SimpleNamespace(
-        init=lambda **options: run, Video=lambda *args, **kw: (args, kw)
-    )
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
-    logger = make(tmp_path, ("wandb",))
-    film = tmp_path / "film.mp4"
-    logger.video(4, "report/openloop/image", film, b"a GIF")
-    logger.scalars(12, {"a": 1.0})
-    logger.video(8, "report/openloop/image", film, b"a GIF")
-    row = {"report/openloop/image": ((str(film),), {"format": "mp4"})}
-    # W&B ignores what comes for a step before the newest.
-    assert logged == [(row, 4), ({"a": 1.0}, 12), (row, 12)]
-
-
-class CommError(Exception):
-    """Of a package's own, as W&B has them."""
-
-
-@pytest.mark.parametrize(
-    "error", [BrokenPipeError(errno.EPIPE, "gone"), CommError("not\nso\n")]
-)
-def test_wandb_fails(tmp_path, monkeypatch, capsys, error):
-    sent = []
-
-    def fail(*arguments, **options):
-        sent.append(arguments)
-        raise error
-
-    run = types.SimpleNamespace(log=fail, finish=fail)
-    wandb = types.SimpleNamespace(init=lambda **options: run, Video=fail)
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
-    logger = make(tmp_path, ("wandb", "jsonl"))
-    for frames in (4, 8):
-        logger.scalars(frames, {"a": 1.0})
-    logger.video(8, "film", tmp_path / "film.mp4", b"a GIF")
-    assert len(sent) == 1
-    logger.close()
-    assert logger.error is None
-    err = capsys.readouterr().err
-    assert err.startswith("W&B lacks rows from now on: ")
-    assert err.count("\n") == 1
-    assert len(rows(tmp_path / "metrics.jsonl")) == 2
