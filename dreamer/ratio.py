@@ -114,7 +114,7 @@ class Ratio:
         Raises:
           ValueError: It had another ratio.
         """
-        if Fraction(state["ratio"]) != self._ratio:
+        if state["ratio"] != str(self._ratio):
             raise ValueError(
                 f"ratio={self._ratio}: the saved one is {state['ratio']},"
                 " expected the same train_ratio and batch"
@@ -151,7 +151,7 @@ def main(argv: Sequence[str]) -> None:
     if unit:
         print(
             f"\nFor {_number(amount)} {UNITS[unit].partition(' (')[0]}:"
-            f" --run.train_ratio {_number(here.train_ratio)}"
+            f" --run.train_ratio {_exactly(here.train_ratio)}"
         )
 
 
@@ -304,6 +304,11 @@ def _cell(number: Fraction | int | None) -> str:
 def _number(number: Fraction | int) -> str:
     """A number as one types it."""
     return _cell(number).replace(",", "")
+
+
+def _exactly(number: Fraction) -> str:
+    """A number that `exact` reads as this one, if it is a simple one."""
+    return repr(float(number)).removesuffix(".0")
 
 
 if __name__ == "__main__":

@@ -104,6 +104,9 @@ def test_goes_on_after_a_checkpoint(value, cut):
 def test_another_ratio_cannot_be_restored():
     with pytest.raises(ValueError, match=r"ratio=1/4.*is 1/8"):
         Ratio(0.25).restore(Ratio(0.125).state())
+    for text in ("1/0", "1e99999999999", "x", None):
+        with pytest.raises(ValueError, match=f"saved one is {text}"):
+            Ratio(0.25).restore(Ratio(0.25).state() | {"ratio": text})
 
 
 def test_steps_do_not_go_back():
@@ -209,6 +212,15 @@ def test_total_updates_are_met_by_what_is_printed(total, capsys):
         load(["--configs", "atari100k", "--run.train_ratio", flag])
     )
     assert plan.total_updates == total
+
+
+def test_what_is_printed_means_what_the_table_says(capsys):
+    settings = ["--configs", "atari100k"]
+    main([*settings, "--updates_per_step", "1/3"])
+    out = capsys.readouterr().out
+    flag = out.split("--run.train_ratio ")[1].strip()
+    found = schedule(load([*settings, "--run.train_ratio", flag]))
+    assert rows(out)["total updates"][0] == f"{found.total_updates:,}"
 
 
 def rows(text):

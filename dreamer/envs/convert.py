@@ -45,17 +45,18 @@ def converter(
         ValueError: if the space is not supported. The function raises
             `Unusable` for a value that is not in its space.
     """
-    if is_image(space):
+    if is_image(space) and 0 not in space.shape:
         return _image(name, space, size)
     if isinstance(space, spaces.Box) and 0 not in space.shape:
         count = int(np.prod(space.shape))
         target = spaces.Box(-np.inf, np.inf, (count,), np.float32)
         return target, lambda value: _vector(name, space, value)
     if isinstance(space, spaces.Discrete):
-        low, high = space.start, space.start + space.n - 1
+        # Of a narrow type, maybe, that their sum does not fit in.
+        low, count = int(space.start), int(space.n)
         return spaces.Discrete(
-            space.n
-        ), lambda value: _whole(name, value, (), low, high) - low
+            count
+        ), lambda value: _whole(name, value, (), low, low + count - 1) - low
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.size:
         start, last = space.start, space.start + space.nvec - 1
         return spaces.MultiDiscrete(space.nvec.reshape(-1)), lambda value: (
@@ -93,7 +94,7 @@ def _vector(name: str, space: spaces.Box, value: Any) -> np.ndarray:
     value = np.asarray(value)
     if value.shape != space.shape or value.dtype.kind not in "fiub":
         raise _unusable(name, value, space.shape, "numbers")
-    with np.errstate(over="ignore"):  # what becomes infinite is refused later
+    with np.errstate(all="ignore"):  # what becomes infinite is refused later
         return value.astype(np.float32).reshape(-1)
 
 

@@ -149,14 +149,20 @@ class GymAdapter(gymnasium.Wrapper):
     def step(
         self, action: Any
     ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
-        """Repeats the action, sums rewards, stops where an episode ends."""
+        """Repeats the action, sums rewards, stops where an episode ends.
+
+        The info is the last one, but `is_terminal` if any of them was.
+        """
         action = self._to_action(action)
-        total = 0.0
+        total, is_terminal = 0.0, False
         for _ in range(self._repeat):
             obs, reward, terminated, truncated, info = self.env.step(action)
             total += float(reward)
+            is_terminal |= bool(info.get("is_terminal"))
             if terminated or truncated:
                 break
+        if is_terminal:
+            info = {**info, "is_terminal": True}
         return self._to_obs(obs), total, terminated, truncated, info
 
     def get_state(self) -> bytes:
@@ -228,7 +234,9 @@ def _convert_action(
 ) -> tuple[spaces.Space, Callable[[Any], Any]]:
     """The canonical space of the action and the way out of it."""
     if isinstance(space, spaces.Discrete):
-        return spaces.Discrete(space.n), lambda action: action + space.start
+        # Of the space's own type, or Gymnasium says that it is not in it.
+        start, own = int(space.start), space.dtype.type
+        return spaces.Discrete(int(space.n)), lambda x: own(int(x) + start)
     if (
         not isinstance(space, spaces.Box)
         or not np.issubdtype(space.dtype, np.floating)
@@ -245,12 +253,19 @@ def _convert_action(
         )
     low = space.low.astype(np.float64)
     high = space.high.astype(np.float64)
+    with np.errstate(over="ignore"):
+        width = high - low
+    if not np.isfinite(width).all():
+        raise ValueError(
+            f"action space is {space}, allowed: bounds whose difference"
+            " float64 can hold"
+        )
 
     def scale(action: np.ndarray) -> np.ndarray:
         unit = (np.clip(action, -1.0, 1.0).reshape(space.shape) + 1.0) / 2.0
         # Clipped again: rounding to float32 may step over a bound.
         return np.clip(
-            (low + unit * (high - low)).astype(space.dtype),
+            (low + unit * width).astype(space.dtype),
             space.low,
             space.high,
         )

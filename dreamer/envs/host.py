@@ -5,7 +5,6 @@ how the episode stands. Read next: `workers.py`, which carries requests to
 another process, and `vector.py`, which makes them.
 """
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -91,25 +90,31 @@ class Host:
         try:
             return DONE, self._work[request](data)
         except Unusable as error:
-            return FAILED, f"{error}\n".encode()
-        # What others wrote may end itself with SystemExit, which is no
-        # reason to end the program.
-        except (Exception, SystemExit) as error:
+            return FAILED, _encoded(f"{error}\n")
+        except KeyboardInterrupt:
+            raise
+        # What others wrote may end itself with SystemExit, or raise what is
+        # no Exception, as Rust does; no reason to end the program.
+        except BaseException as error:
             # As text: an exception may not survive the way to elsewhere.
             lines = traceback.format_exception_only(error)
             line = textwrap.shorten("".join(lines), 300)
             if request == SAVE:
-                return REFUSED, line.encode()
+                return REFUSED, _encoded(line)
             if request in (START, LOAD) and isinstance(error, ValueError):
-                return REFUSED, " ".join(str(error).split()).encode()
-            return FAILED, f"{line}\n{traceback.format_exc()}".encode()
+                return REFUSED, _encoded(" ".join(str(error).split()))
+            return FAILED, _encoded(f"{line}\n{traceback.format_exc()}")
 
     def close(self) -> None:
         """Ends the environment, as well as that goes."""
         env, self._env = self._env, None
         if env is not None:
-            with contextlib.suppress(Exception, SystemExit):
+            try:
                 env.close()
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
+                pass
 
     def _start(self, _: bytes) -> bytes:
         self._env = self._make()
@@ -142,7 +147,7 @@ class Host:
         self, obs: dict[str, Any], reward: Any, is_last: bool, terminal: bool
     ) -> bytes:
         record = self._record
-        with np.errstate(over="ignore"):  # what becomes infinite is refused
+        with np.errstate(all="ignore"):  # what becomes infinite is refused
             for key in self._spaces.obs:
                 record[f"obs.{key}"] = obs[key]
             record["reward"] = reward
@@ -175,6 +180,11 @@ class Host:
             raise ValueError("this environment cannot be restored")
         self._env.set_state(data)
         return b""
+
+
+def _encoded(text: str) -> bytes:
+    """As UTF-8; names of files may hold what it has no room for."""
+    return text.encode(errors="backslashreplace")
 
 
 def to_space(space: spaces.Space, action: bool = False) -> Space:

@@ -66,6 +66,8 @@ class Manifest:
         files = _files(value)
         if any(file.env >= envs for kind in KINDS for file in files[kind]):
             raise Damaged(f"replay has files of more than {envs} environments")
+        if any(file.stop > time for kind in KINDS for file in files[kind]):
+            raise Damaged(f"replay has files of steps after {time}")
         last = time - window
         queue = [
             (_number(entry, 0, 0, envs - 1), _number(entry, 1, oldest, last))

@@ -113,6 +113,16 @@ def test_an_observation_that_is_not_finite(build, value, given):
     assert str(caught.value) == line + end
 
 
+def test_small_numbers_where_numpy_is_told_to_raise(build):
+    small = np.full(3, 1e-50)
+    envs = build([gives(VECTOR, small, reward=1e-50)], 0, restarts=0)
+    with np.errstate(all="raise"):
+        envs.reset()
+        step = envs.step(np.zeros(1, int))
+    assert not step["vector"].any()
+    assert not step["reward"].any()
+
+
 @pytest.mark.parametrize("num", [1, 2])
 @pytest.mark.parametrize(
     ("reward", "given"),
@@ -177,6 +187,13 @@ def test_a_name_that_nobody_gave_is_left_out():
             gives(space, None)()
     with pytest.raises(ValueError, match=r"^observation 'a' has the space T"):
         gives(spaces.Dict(a=spaces.Text(5)), None)()
+
+
+@pytest.mark.parametrize("shape", [(0, 64, 3), (64, 0), (0,)])
+def test_observations_without_an_entry_are_refused(shape):
+    for dtype in (np.uint8, np.float32):
+        with pytest.raises(ValueError, match="at least one entry"):
+            gives(spaces.Box(0, 1, shape, dtype), None)()
 
 
 def test_no_observations_are_refused():

@@ -161,6 +161,43 @@ def test_repeat_sums_rewards_and_stops_at_the_end():
 
 
 @pytest.mark.parametrize(
+    ("infos", "expected"),
+    [
+        (({}, {"is_terminal": True}, {}), [True]),
+        (({}, {"is_terminal": True}, {"is_terminal": False}), [True]),
+        (({}, {}, {"is_terminal": True}), [True]),
+        (({"is_terminal": False},) * 3, [False]),
+        (({},) * 3, []),
+    ],
+)
+def test_a_life_lost_in_any_repeated_step_is_terminal(infos, expected):
+    class Lives(Fake):
+        def step(self, action):
+            return 0, 1.0, False, False, next(given)
+
+    given = iter(infos)
+    env = GymAdapter(Lives(spaces.Discrete(2)), GymConfig(repeat=3))
+    env.reset()
+    info = env.step(0)[4]
+    assert [info[key] for key in info] == expected
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint64])
+def test_discrete_spaces_of_any_type(dtype):
+    space = spaces.Discrete(100, start=28, dtype=dtype)
+    fake = Fake(space, space)
+    env = GymAdapter(fake, CONFIG)
+    obs, _ = env.reset(seed=0)
+    for action in (0, 99):
+        assert obs in env.observation_space
+        assert obs["discrete"] == int(fake.obs) - 28
+        obs, *_ = env.step(np.int64(action))
+        assert fake.action == action + 28
+        assert fake.action in space
+
+
+@pytest.mark.parametrize(
     ("observation", "action", "named"),
     [
         (spaces.Text(5), None, "Text"),
@@ -171,6 +208,11 @@ def test_repeat_sums_rewards_and_stops_at_the_end():
         (spaces.Discrete(2), spaces.MultiDiscrete([2, 2]), "MultiDiscrete"),
         (spaces.Discrete(2), spaces.Box(-np.inf, 1, (2,)), "finite bounds"),
         (spaces.Discrete(2), spaces.Box(0, 9, (2,), np.int64), "int64"),
+        (
+            spaces.Discrete(2),
+            spaces.Box(-1e308, 1e308, (2,), np.float64),
+            "bounds whose difference float64 can hold",
+        ),
     ],
 )
 def test_what_is_not_supported_is_named(observation, action, named):

@@ -49,6 +49,18 @@ def exits():
     raise SystemExit(3)
 
 
+class Panic(BaseException):
+    """As Rust's, which is no Exception."""
+
+
+def panics():
+    raise Panic("on a thread")
+
+
+def names_a_file():
+    raise OSError("\udcff.rom is missing")
+
+
 LATE = r"did not answer within 0.5 seconds \(run.env_timeout allows more\)"
 FAILURES = {
     "raises": (
@@ -56,13 +68,15 @@ FAILURES = {
         "failed with .*OddError: .*100%d is not what it was.*",
     ),
     "exits": (exits, "failed with SystemExit: 3"),
+    "panics": (panics, r"failed with .*Panic: on a thread"),
+    "names": (names_a_file, r"failed with OSError: \\udcff.rom is missing"),
     "dies": (lambda: os._exit(3), r"died without a word \(exit code 3\)"),
     "hangs": (lambda: time.sleep(600), LATE),
     "stops": (lambda: os.kill(os.getpid(), signal.SIGSTOP), LATE),
 }
 
 
-HERE = [(1, "raises"), (1, "exits")]  # in this process
+HERE = [(1, x) for x in ("raises", "exits", "panics", "names")]  # not hangs
 
 
 @pytest.mark.parametrize(
@@ -171,6 +185,19 @@ def test_a_failure_at_a_reset_loses_no_episode(build, num):
     assert steps[2]["is_first"].all()
     assert len(envs.reports) == num
     assert "its episode" not in envs.reports[0]
+
+
+@pytest.mark.parametrize("num", [1, 2])
+def test_one_that_fails_to_end_is_replaced_too(build, num):
+    class Stuck(scripted(fail=5, how=panics)):
+        def close(self):
+            panics()
+
+    envs = build([Stuck] * num, 0)
+    envs.reset()
+    assert envs.step(np.full(num, 5))["is_first"].all()
+    assert envs.restarts == num
+    envs.close()
 
 
 @pytest.mark.parametrize("num", [1, 2])

@@ -94,6 +94,13 @@ def test_files_of_too_many_environments(saved):
     check_refused(directory, manifest, "more than 2 environments")
 
 
+def test_files_of_steps_that_are_still_to_come(saved):
+    directory, manifest = saved
+    files = manifest["files"]["latents"]
+    files[f"latents-1-1024-2048-{'0' * 32}.chunk"] = 0
+    check_refused(directory, manifest, "files of steps after 33")
+
+
 def test_a_strange_value_is_shown_in_one_short_line(saved):
     directory, manifest = saved
     manifest["field a\n\x1b[2J"] = "x" * 1000
