@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             began = time.monotonic()
             episodes = play(job, stop)
             if stop.received:
-                return _say("interrupted; nothing is written", INTERRUPTED)
+                return _say("interrupted; no scores are written", INTERRUPTED)
             found = results(job, episodes, time.monotonic() - began)
             print(words(found), flush=True)  # also if it cannot be written
             write(job.out, found)

@@ -224,6 +224,21 @@ def _remarks(runs: Sequence[Run], left_out: Iterable[str]) -> Iterable[str]:
                     " each of them counts"
                 )
     yield from _differences(runs)
+    yield from _checkpoints(runs)
+
+
+def _checkpoints(runs: Sequence[Run]) -> Iterable[str]:
+    """Evaluations averaged of agents with more and with less training."""
+    steps = defaultdict(set)
+    for run in runs:
+        if len(run.evaluation):
+            steps[run.benchmark, run.method].add(run.checkpoint)
+    for (_, method), found in steps.items():
+        if len(found) > 1:
+            yield (
+                f"{method}: evaluation episodes are averaged, though played"
+                f" after {min(found):,} to {max(found):,} policy steps"
+            )
 
 
 SAME_METHOD = ("task", "seed", "logdir", "logger.", "jax.", "run.", "replay.")

@@ -7,7 +7,7 @@ the work; its `__init__.py` is what to read next.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,7 +31,8 @@ def main(argv: Sequence[str]) -> int:
     """Writes all pages and prints where they are.
 
     Returns:
-      0, or 1 if some of the runs in a folder have no page.
+      0, or 1 if some of the runs in a folder have no page, or a folder in it
+      cannot be looked into.
 
     Raises:
       SystemExit: Code 2, after one line, if there is nothing to write.
@@ -55,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         flags = parser.parse_args(argv)
         dirs = given(flags.dirs, flags.logdir)
         runs = {folder: find(folder) for folder in dirs}
-        return max([_write(folder, found) for folder, found in runs.items()])
+        return max([_write(folder, *x) for folder, x in runs.items()])
     except OSError as error:
         _refuse(f"{error.filename or '?'}: {error.strerror or error}")
     except ValueError as error:
@@ -67,31 +68,42 @@ def _refuse(message: str) -> NoReturn:
     raise SystemExit(2) from None
 
 
-def find(folder: Path) -> list[Path]:
+def find(folder: Path) -> tuple[list[Path], dict[str, str]]:
     """The run that a folder is, or those below it.
 
+    Returns:
+      Folders of runs; and why folders cannot be looked into, by their names.
+
     Raises:
-      ValueError: There is none.
+      ValueError: There is no run.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    found = []
-    for place, inside, names in os.walk(folder):
+    found, closed = [], {}
+
+    def note(error: OSError) -> None:
+        place = os.path.relpath(error.filename, folder)
+        closed[place] = one_line(f"{error.filename}: {error.strerror}")
+
+    for place, inside, names in os.walk(folder, onerror=note):
         if CONFIG in names:
             found.append(Path(place))
             inside.clear()  # checkpoints, replay and videos
         inside.sort()
     if not found:
-        raise ValueError(f"{folder}: holds no run, expected {CONFIG} in it")
-    return found
+        none = f"{folder}: holds no run, expected {CONFIG} in it"
+        raise ValueError(next(iter(closed.values()), none))
+    return found, closed
 
 
-def _write(folder: Path, runs: Sequence[Path]) -> int:
+def _write(
+    folder: Path, runs: Sequence[Path], closed: Mapping[str, str]
+) -> int:
     """The page of a run, or those of the runs in a folder and their index."""
     if runs == [folder]:
         print(f"Written: {write_page(read(folder))}")
         return 0
-    entries, failed = [], {}
+    entries, failed = [], dict(closed)
     for run in runs:
         try:
             found = read(run)

@@ -215,7 +215,7 @@ def test_a_disk_that_takes_nothing(cartpole, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_and_leaves_nothing(pong, tmp_path, number):
+def test_a_signal_ends_it_and_leaves_films_at_most(pong, tmp_path, number):
     argv = ["--logdir", pong, "--episodes", 10**6, "--video", 10**6]
     argv += ["--envs", 2, "--out", tmp_path / "out" / "x.json"]
     process = subprocess.Popen(
@@ -234,7 +234,7 @@ def test_a_signal_ends_it_and_leaves_nothing(pong, tmp_path, number):
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (
         evaluate.INTERRUPTED,
-        "dreamer.evaluate: interrupted; nothing is written\n",
+        "dreamer.evaluate: interrupted; no scores are written\n",
     )
     assert not list(tmp_path.rglob("*.partial"))
     assert not list(tmp_path.rglob("*.json"))

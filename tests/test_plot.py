@@ -91,6 +91,22 @@ def test_what_a_person_should_know_is_said(runs, tmp_path, capsys):
     assert lines[5].startswith("Written: ")
 
 
+def test_unlike_checkpoints_are_said(runs, tmp_path, capsys):
+    for name, steps in (("pong-0", 110_000), ("pong-1", 110_000)):
+        about = {"checkpoint": steps, "episodes": [{"score": 1}]}
+        (runs / name / "eval.json").write_text(json.dumps(about))
+    program(f"{runs} --out {tmp_path}/out")
+    assert "are averaged" not in capsys.readouterr().out
+    (runs / "pong-1" / "eval.json").write_text(
+        json.dumps(about | {"checkpoint": 2000})
+    )
+    program(f"{runs} --out {tmp_path}/out")
+    assert (
+        "size1m: evaluation episodes are averaged, though played after 2,000"
+        " to 110,000 policy steps" in capsys.readouterr().out.splitlines()
+    )
+
+
 def write_odd_runs(folder):
     """One of another benchmark, and one that cannot be read."""
     write_run(folder / "gym", "--task gym_CartPole-v1")

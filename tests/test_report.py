@@ -1,6 +1,7 @@
 """The command: what it writes, says and refuses."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -91,10 +92,10 @@ def test_the_index_says_how_each_run_is_doing(runs, capsys):
     found = Outline((runs / "index.html").read_text()).rows()
     states = {(x[0], x[1]): x[2] for x in found}
     assert found[0][2] == "State"
-    assert states["Krull", "0"] == "silent"
-    assert states["Pong", "2"] == "failed"
-    assert states["Pong", "7"] == "–"
-    assert states["Pong", "10"] == "done"
+    assert states["Krullkrull", "0"] == "silent"
+    assert states["Pongc", "2"] == "failed"
+    assert states["Pongpong/b", "7"] == "–"
+    assert states["Pongpong/a", "10"] == "done"
     assert found[2][5] == "3.5"
 
 
@@ -106,6 +107,39 @@ def test_links_lead_there_whatever_the_names(tmp_path):
     ).all("a")
     assert attributes["href"] == ("a%23b%20%3F%22%2541%3Cc%3E/report.html")
     assert (odd / "report.html").exists()
+
+
+def test_runs_of_a_grid_are_told_apart(tmp_path):
+    for name in ("lr1e-4", "lr4e-5"):
+        logdirs.settings(tmp_path / name)
+    report.main([str(tmp_path)])
+    outline = Outline((tmp_path / "index.html").read_text())
+    assert [text for _, text in outline.all("small")] == ["lr1e-4", "lr4e-5"]
+
+
+def test_a_folder_that_cannot_be_looked_into(runs, monkeypatch, capsys):
+    close(runs / "pong", monkeypatch)
+    assert report.main([str(runs)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"dreamer.report: {runs}/pong: Permission denied"
+    text = (runs / "index.html").read_text()
+    assert text.count("<tr>") == 3
+    assert f"pong: {runs}/pong: Permission denied" in text
+    argv = [str(runs / "pong")]
+    line = outcome("dreamer.report", report.main, argv, runs.parent)
+    assert line.endswith("/pong: Permission denied\n")
+
+
+def close(folder, monkeypatch):
+    """Nobody may look into a folder."""
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path) == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
 
 
 def test_one_bad_run_does_not_hide_the_others(runs, capsys):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dreamer.pages.elements import document, section, table, tag
+from dreamer.pages.elements import document, join, section, table, tag
 from dreamer.pages.page import FILE, footer
 from dreamer.pages.read import Logdir
 from dreamer.pages.summary import RECENT, UNKNOWN, duration, summarise
@@ -51,8 +51,9 @@ def entry(found: Logdir, folder: Path) -> Entry:
     label = f"{summary.title}, seed {config.seed}, in {name}"
     recent = summary.recent
     tested = found.evaluation
+    link = tag("a", summary.title, href=href, aria_label=label)
     cells = (
-        tag("a", summary.title, href=href, aria_label=label),
+        join([link, tag("small", name)]),  # of a grid, all else is the same
         str(config.seed),
         _state(found, summary.finished),
         UNKNOWN if recent is None else f"{recent:,.1f}",
@@ -60,7 +61,7 @@ def entry(found: Logdir, folder: Path) -> Entry:
         f"{tested.scores.mean():,.1f}" if tested else UNKNOWN,
         summary.model,
         f"{summary.frames:,}",
-        f"{summary.share:.0%}",
+        summary.done,
         duration(summary.seconds) if summary.seconds else UNKNOWN,
     )
     order = summary.suite + summary.title, summary.model, config.seed, name

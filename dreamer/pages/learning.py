@@ -92,6 +92,7 @@ def losses(found: Logdir, summary: Summary) -> Html:
         *(
             join([tag("h3", group), _charts(found, panels)])
             for group, panels in groups.items()
+            if any(len(found.series(x)[1]) for x in panels)
         ),
     )
 

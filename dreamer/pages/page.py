@@ -98,7 +98,7 @@ def _state(found: Logdir, summary: Summary) -> str:
     if summary.finished:
         return ""
     return (
-        f"Not finished: at {summary.share:.0%} of its policy steps. It is"
+        f"Not finished: at {summary.done} of its policy steps. It is"
         " running, or goes on when the same command is given again."
     )
 
@@ -116,6 +116,8 @@ def _key(found: Logdir, summary: Summary) -> Iterator[tuple[str, object]]:
     if found.evaluation is not None:
         scores = found.evaluation.scores
         words = f"{len(scores)} episode{'s' * (len(scores) > 1)}"
+        if 0 < (steps := found.evaluation.checkpoint) < summary.policy_steps:
+            words += f", after {steps:,} policy steps"
         yield "Evaluation", _value(f"{scores.mean():,.1f}", words)
     plan = schedule(found.config)
     frames = plan.steps * plan.action_repeat

@@ -40,7 +40,7 @@ def scores(found: Logdir, summary: Summary) -> Html:
             words = f"{_episodes(found.unscored)} ended, none with a finite"
             words += " score."
         return section(title, tag("p", words))
-    last = max(summary.frames, float(found.frames[-1]))
+    last = max(summary.frames, float(found.frames[-1])) or 1.0
     run = _as_run(found, summary)
     curve = learning_curve([run], _bin(summary, last, len(found.scores)))
     published = _published(summary, last)

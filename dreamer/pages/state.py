@@ -65,7 +65,7 @@ def read(logdir: Path) -> State | None:
         error = values.get("error")
         steps = _count(values.get("policy_steps")) or 0
         updates = _count(values.get("updates"))
-    except ODD:
+    except (*ODD, OSError):  # of a date that a machine cannot hold
         return None
     if word == RUNNING and not values["silent"] < status.SILENCE:
         word = SILENT

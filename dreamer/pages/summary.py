@@ -3,6 +3,7 @@
 Read next: `page.py`.
 """
 
+import math
 from dataclasses import dataclass
 
 from dreamer.options import settings
@@ -58,6 +59,12 @@ class Summary:
         """Whether all policy steps are done."""
         return self.share >= 1
 
+    @property
+    def done(self) -> str:
+        """The share in percent; 100% is finished, and not almost."""
+        most = 1 if self.finished else 0.99
+        return f"{min(self.share, most):.0%}"
+
     def normalised(self, score: float) -> str:
         """A score between random and human, in percent, where known."""
         if self.reference is None:
@@ -79,6 +86,12 @@ def summarise(found: Logdir) -> Summary:
         int(found.last("policy_steps") or 0),
         int(frames) // config.action_repeat,
         *(x.policy_steps for x in found.checkpoints),
+        # Of a copy without checkpoints, only these may say it.
+        *(
+            x.checkpoint
+            for x in found.evaluations
+            if x.checkpoint <= config.run.steps
+        ),
     )
     updates = found.last("updates")
     if state and state.updates is not None:
@@ -119,7 +132,7 @@ def _seconds(found: Logdir) -> float:
         if is_number(steps) and is_number(speed) and speed > 0:
             seconds += max(steps - before, 0) / speed
             before = steps
-    return seconds
+    return seconds if math.isfinite(seconds) else 0.0
 
 
 def duration(seconds: float) -> str:

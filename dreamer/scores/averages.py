@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from dreamer.scores.aggregate import STATISTICS
 from dreamer.scores.comparison import TRAINING, Average, Comparison
-from dreamer.scores.figures import GREY, LINES, PUBLISHED, Style, plain, styles
+from dreamer.scores.figures import GREY, LINES, PUBLISHED, Style, label, styles
 from dreamer.scores.published import curves
 from dreamer.scores.table import interval, over, protocol_words
 
@@ -52,21 +52,25 @@ def average_rows(comparison: Comparison) -> list[Row]:
     look = styles(comparison)
     total = len(curves(comparison.benchmark.name))
     rows: list[Row] = []
-    published: dict[tuple[str, ...], Average] = {}
+    published: dict[tuple[str, ...], tuple[str, Average]] = {}
     for group in comparison.groups:
         if group.average is None:
             continue
-        name = plain(group.method)
+        name = label(group.method)
         if group.protocol != TRAINING:
             name += ", evaluation episodes"
         row = _named(name, group.average), group.average, look[group.method]
         rows.append(row)
         if group.published is not None:
-            published[group.published.games] = group.published
-    for games, average in published.items():
-        same = len(games) < total or len(published) > 1
-        name = f"{PUBLISHED}, the same games" if same else PUBLISHED
-        rows.append((_named(name, average), average, BLACK))
+            known = name, group.published
+            published.setdefault(group.published.games, known)
+    for games, (name, average) in published.items():
+        words = PUBLISHED
+        if len(published) > 1:
+            words += f", the games of\n{name}"
+        elif len(games) < total:
+            words += ", the same games"
+        rows.append((_named(words, average), average, BLACK))
     return rows
 
 

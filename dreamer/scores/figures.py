@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dreamer.scores.comparison import Comparison
-from dreamer.scores.labels import label_ends
+from dreamer.scores.labels import End, label_ends
 from dreamer.scores.published import Curve, Reference, curves, references
 from dreamer.scores.table import short
 
@@ -37,6 +37,7 @@ NEAR = 1.0  # times the range of the curves, that a score may lie beyond it
 SIZE, FEW_SIZE = (2.5, 1.9), (4.4, 2.9)  # inches of a panel
 HEAD = 0.75  # inches: the title, and a legend
 LETTERS = 14  # of a title in an inch
+LONGEST = 28  # letters of a name beside a line, which takes room from panels
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,14 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def label(method: str) -> str:
+    """A method's name where there is little room; titles have all of it."""
+    if len(method) > LONGEST:
+        half = LONGEST // 2
+        method = f"{method[:half]}…{method[-half:]}"
+    return plain(method)
+
+
 def _panel(
     panel: Axes,
     game: str,
@@ -160,24 +169,25 @@ def _panel(
 ) -> None:
     """Lines, limits and labels of one game."""
     known = curves(comparison.benchmark.name).get(game)
-    ends: dict[str, tuple[float, float, str]] = {}
+    ends: list[End] = []
     if known is not None:
         panel.plot(
             known.frames, known.mean, label=PUBLISHED, **LINES[PUBLISHED]
         )
-        end = known.frames[-1], known.mean[-1], "black"
-        ends[f"{PUBLISHED} ({known.seeds})"] = end
+        name = f"{PUBLISHED} ({known.seeds})"
+        ends.append(End(name, known.frames[-1], known.mean[-1], "black"))
     drawn = [known] if known is not None else []
     for method, games in comparison.curves.items():
         if game in games and len(games[game].frames):
             curve, style = games[game], look[method]
             _curve(panel, curve, method, style)
             drawn.append(curve)
-            end = curve.frames[-1], curve.mean[-1], style.color
-            ends[f"{plain(method)} ({curve.seeds})"] = end
+            name = f"{label(method)} ({curve.seeds})"
+            end = curve.frames[-1], curve.mean[-1]
+            ends.append(End(name, *end, style.color))
     right = max([comparison.benchmark.frames, *(x.frames[-1] for x in drawn)])
     panel.set_xlim(0, right)
-    ends |= _references(panel, references()[game], drawn, right)
+    ends += _references(panel, references()[game], drawn, right)
     panel.set_title(game.replace("_", " ").title(), loc="left")
     panel.xaxis.set_major_formatter(lambda x, _: short(x))
     panel.yaxis.set_major_formatter(lambda y, _: short(round(y, 6)))
@@ -206,7 +216,7 @@ def _curve(panel: Axes, curve: Curve, method: str, style: Style) -> None:
 
 def _references(
     panel: Axes, reference: Reference, drawn: Sequence[Curve], right: float
-) -> dict[str, tuple[float, float, str]]:
+) -> list[End]:
     """Random and human scores; those far off are said, not drawn.
 
     A human far above would press the curves flat. Sets the limits of y.
@@ -217,13 +227,13 @@ def _references(
         edges += [*(curve.mean - spread), *(curve.mean + spread)]
     low, high = min(edges), max(edges)
     reach = NEAR * (high - low) or math.inf
-    ends = {}
+    ends = []
     for name in ("human", "random"):
         score = getattr(reference, name)
         if low - reach <= score <= high + reach:
             panel.axhline(score, label=name, **LINES[name])
             low, high = min(low, score), max(high, score)
-            ends[name] = right, score, GREY
+            ends.append(End(name, right, score, GREY))
         else:
             up = score > high
             panel.annotate(
@@ -241,13 +251,13 @@ def _references(
 
 def _legend(figure: Figure, look: Mapping[str, Style], heading: str) -> None:
     """A legend above many panels, under the title."""
-    ours = {
-        plain(k): dict(color=x.color, linestyle=x.line, linewidth=2)
+    lines = [
+        (label(k), dict(color=x.color, linestyle=x.line, linewidth=2))
         for k, x in look.items()
-    }
-    lines = {**ours, **LINES}
+    ]
+    lines += LINES.items()
     figure.legend(
-        handles=[Line2D([], [], label=k, **v) for k, v in lines.items()],
+        handles=[Line2D([], [], label=k, **v) for k, v in lines],
         loc="outside upper left",
         ncols=6,
         frameon=False,

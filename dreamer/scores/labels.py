@@ -3,7 +3,8 @@
 Used by `figures.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
@@ -11,37 +12,42 @@ from matplotlib.patheffects import withStroke
 SPACING = 11  # points between labels
 
 
-def label_ends(
-    panel: Axes, ends: Mapping[str, tuple[float, float, str]], right: float
-) -> None:
+class End(NamedTuple):
+    """Where a line ends, and what is written there."""
+
+    name: str
+    x: float
+    y: float
+    color: str
+
+
+def label_ends(panel: Axes, ends: Sequence[End], right: float) -> None:
     """Writes names beside the ends of lines, apart from one another."""
     low, high = panel.get_ylim()
     height = panel.figure.get_size_inches()[1] * 72 * 0.7
     gap = SPACING / (height / panel.get_subplotspec().get_gridspec().nrows)
-    late = {k: v for k, v in ends.items() if v[0] > 0.85 * right}
-    heights = spread_out(
-        [(v[1] - low) / (high - low) for v in late.values()], gap
-    )
-    for (name, (*_, color)), y in zip(late.items(), heights, strict=True):
+    late = [x for x in ends if x.x > 0.85 * right]
+    heights = spread_out([(x.y - low) / (high - low) for x in late], gap)
+    for end, height in zip(late, heights, strict=True):
         panel.annotate(
-            name,
-            (1, y),
+            end.name,
+            (1, height),
             xycoords="axes fraction",
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
-            color=color,
+            color=end.color,
             fontsize=8,
         )
-    for name, (x, y, color) in ends.items():
-        if name not in late:
+    for end in ends:
+        if end not in late:
             panel.annotate(
-                name,
-                (x, y),
+                end.name,
+                (end.x, end.y),
                 xytext=(0, 6),
                 textcoords="offset points",
                 va="bottom",
-                color=color,
+                color=end.color,
                 fontsize=8,
                 path_effects=[withStroke(linewidth=2, foreground="white")],
             )

@@ -4,9 +4,10 @@
 
 FOLDER holds `atari100k-dreamerv3.json.gz` and `atari57-dreamerv3.json.gz` of
 the authors' repository (folder `scores`, MIT licence): the training episodes
-of five runs for each of 26 games, and means over 400K frames of six runs for
-each of 57. Written are, for each benchmark, the mean curve over the seeds
-with the bins of `published.BENCHMARKS`, and each seed's score at its end.
+of five runs for each of 26 games, and means over 400K frames of three to six
+runs for each of 57. Written are, for each benchmark, the mean curve over the
+seeds with the bins of `published.BENCHMARKS`, and each seed's score at its
+end.
 `atari_scores.csv` is a copy of the random and human scores in use since
 "Human-level control through deep reinforcement learning" (Mnih et al., 2015).
 """

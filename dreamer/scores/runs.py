@@ -38,6 +38,7 @@ class Run:
       frames: (episodes,) float, when a training episode ended.
       scores: (episodes,) float, its sum of rewards.
       evaluation: (evaluation episodes,) float, scores.
+      checkpoint: Policy steps of the agent that played them.
       broken: Lines that could not be read.
       settings: By dotted key, those of a folder.
     """
@@ -50,6 +51,7 @@ class Run:
     frames: np.ndarray
     scores: np.ndarray
     evaluation: np.ndarray = field(default_factory=lambda: NO_EPISODES)
+    checkpoint: int = 0
     broken: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -64,24 +66,24 @@ def read(
     Args:
       path: A folder, or a file of the authors' form.
       label: Method of all of them, instead of what they say.
-      left_out: Gets a line for each run that is left out, with the reason.
+      left_out: Gets a line for each run that is left out, or folder that
+        cannot be looked into, with the reason.
 
     Raises:
       ValueError: There is none, or none that is as expected.
-      OSError: The run that was named, or a folder, cannot be read.
+      OSError: The run that was named cannot be read.
     """
     if path.is_file():
         return read_file(path, label)
     if not path.exists():
         raise ValueError(f"{path}: no such folder or file")
-    folders, files = _find(path)
+    folders, files, reasons = _find(path)
     name = path.resolve().name
     if folders == [path]:
         return [read_folder(path, label, name)]
     jobs = [(x, lambda x: [read_folder(x, label, name)]) for x in folders]
     jobs += [(x, lambda x: read_file(x, label)) for x in files]
     runs: list[Run] = []
-    reasons: list[str] = []
     for place, job in jobs:
         try:
             runs += job(place)
@@ -108,21 +110,24 @@ def _none(path: Path, reasons: Sequence[str]) -> str:
     )
 
 
-def _find(top: Path) -> tuple[list[Path], list[Path]]:
-    """Folders of runs, and files of records, below a folder."""
+def _find(top: Path) -> tuple[list[Path], list[Path], list[str]]:
+    """Folders of runs, and files of records, below a folder.
 
-    def refuse(error: OSError) -> None:
-        raise error
+    The third: why folders cannot be looked into, such as a disk's lost+found.
+    """
+    folders, files, closed = [], [], []
 
-    folders, files = [], []
-    for place, inside, names in os.walk(top, onerror=refuse):
+    def note(error: OSError) -> None:
+        closed.append(one_line(f"{error.filename}: {error.strerror}"))
+
+    for place, inside, names in os.walk(top, onerror=note):
         if SCORES in names:
             folders.append(Path(place))
             inside.clear()  # checkpoints and replay
             continue
         inside.sort()
         files += [Path(place, x) for x in names if x.endswith(".json.gz")]
-    return folders, sorted(files)
+    return folders, sorted(files), closed
 
 
 def read_folder(folder: Path, label: str = "", other: str = "") -> Run:
@@ -153,14 +158,14 @@ def read_folder(folder: Path, label: str = "", other: str = "") -> Run:
         seed if isinstance(seed, int) else 0,
         episodes.frames,
         episodes.scores,
-        _evaluation(folder),
+        *_evaluation(folder),
         episodes.broken,
         settings,
     )
 
 
-def _evaluation(folder: Path) -> np.ndarray:
-    """Scores of a run's evaluation episodes: (episodes,) float.
+def _evaluation(folder: Path) -> tuple[np.ndarray, int]:
+    """Scores of a run's evaluation episodes, and policy steps of the agent.
 
     Those of the newest checkpoint that has any, of all files together, as
     they may have several seeds. Episodes count that were played to their end
@@ -170,7 +175,7 @@ def _evaluation(folder: Path) -> np.ndarray:
     usual = [x for x in files if x.usual]
     newest = max([x.checkpoint for x in usual], default=0)
     scores = [x.scores for x in usual if x.checkpoint == newest]
-    return np.concatenate([NO_EPISODES, *scores])
+    return np.concatenate([NO_EPISODES, *scores]), newest
 
 
 def _task(task: Any, path: Path) -> tuple[str, str]:

@@ -106,9 +106,9 @@ def protocol_words(protocol: str, window: Window) -> str:
 
 
 def short(number: float) -> str:
-    """A number as an axis shows it: 400K, 1.5M, -20."""
+    """A number as an axis shows it: 400K, 1.5M, -20, 1e+12."""
     for size, unit in ((1e6, "M"), (1e3, "K")):
-        if abs(number) >= size:
+        if size <= abs(number) < 1e9:
             return f"{number / size:g}{unit}"
     return f"{number:g}"
 
@@ -180,11 +180,15 @@ def _averages(group: Group, comparison: Comparison) -> Iterator[str]:
         yield _average("published, the same games", group.published)
     if whole is not None and len(group.average.games) < total:
         yield _average(f"published, all {total} games", whole)
-    if group.average.single:
+    single = ", ".join(group.average.single)
+    if len(group.average.single) == len(group.average.games):
+        yield ""
+        yield "Without an interval, as every game has one seed."
+    elif single:
         yield ""
         yield (
             "With one seed, so that its spread is not seen and the interval"
-            f" too narrow: {', '.join(group.average.single)}."
+            f" too narrow: {single}."
         )
 
 

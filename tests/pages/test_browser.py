@@ -15,6 +15,7 @@ import pytest
 from dreamer.pages.elements import POLICY
 from dreamer.pages.page import page
 from dreamer.pages.read import read
+from tests.pages import logdirs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(
@@ -66,6 +67,8 @@ addEventListener('load', async () => {
     letters: Math.min(...all(texts + ', li').map(
       (x) => parseFloat(getComputedStyle(x).fontSize))),
     paper: getComputedStyle(document.body).backgroundColor,
+    captions: all('caption span').filter(
+      (x) => x.offsetWidth > x.closest('.scroll').clientWidth).length,
   };
   const text = JSON.stringify(result);
   (parent === window ? document : parent.document).body.dataset.found = text;
@@ -156,3 +159,14 @@ def test_everything_is_seen(text, tmp_path, width, flags, paper):
     assert found["paper"] == paper
     assert found["contrast"] >= 4.5
     assert found["letters"] >= 12
+
+
+@pytest.mark.parametrize("width", [None, 360])
+def test_long_words_and_wide_tables_fit(run, tmp_path, width):
+    told = {"state": "failed", "time": 0, "error": f"/{'x' * 200}: full"}
+    (run / "status.json").write_text(json.dumps(told))
+    about = {"settings": {f"env.gym.option{x}": "value" for x in range(6)}}
+    logdirs.evaluation(run / "eval-1.json", [1.0], 1, **about)
+    found = measure(page(read(run)), tmp_path, width)
+    assert found["needed"] <= found["width"]
+    assert found["captions"] == 0

@@ -171,6 +171,50 @@ def test_missing_parts_say_what_makes_them(tmp_path):
         assert words in text
 
 
+def test_a_copy_without_checkpoints_is_finished_if_it_was(tmp_path):
+    logdirs.settings(tmp_path, steps=1000)
+    rows = [{"step": 3996, "episode/score": 3}]  # as runs end in an episode
+    logdirs.lines(tmp_path / "scores.jsonl", rows)
+    assert "Not finished: at 99% of its policy steps" in page(read(tmp_path))
+    logdirs.evaluation(tmp_path / "eval-999.json", [1.0], 10**400)
+    assert "Not finished: at 99% of its policy steps" in page(read(tmp_path))
+    logdirs.evaluation(tmp_path / "eval-1000.json", [1.0], 1000)
+    text = page(read(tmp_path))
+    assert "Not finished" not in text
+    assert ["Policy steps", "1,000", "1,000"] in Outline(text).rows()
+
+
+def test_an_evaluation_of_an_earlier_agent_says_so(run):
+    small = [x for _, x in Outline(page(read(run))).all("small")]
+    assert "3 episodes" in small
+    path = run / "eval-100-sample.json"
+    logdirs.evaluation(path, [1.0, 2.0, 3.0], 50)
+    small = [x for _, x in Outline(page(read(run))).all("small")]
+    assert "3 episodes, after 50 policy steps" in small
+
+
+def test_a_run_that_has_only_just_begun(tmp_path):
+    logdirs.settings(tmp_path)
+    rows = [{"step": 0, "episode/score": 3}]
+    logdirs.lines(tmp_path / "scores.jsonl", rows)
+    assert ["the last 1", "1", "3.0", "67%"] in Outline(
+        page(read(tmp_path))
+    ).rows()
+
+
+def test_a_speed_of_almost_nothing_gives_no_time(run):
+    rows = [{**x, "fps/policy": 1e-320} for x in logdirs.metrics(3)]
+    logdirs.lines(run / "metrics.jsonl", rows)
+    rows = Outline(page(read(run))).rows()
+    assert ["Time of training", "–", "not known"] in rows
+
+
+def test_no_heading_stands_above_nothing(outline):
+    headings = [x for _, x in outline.all("h3")]
+    assert headings[:2] == ["World model", "Actor and critic"]
+    assert "Behaviour and gradient" not in headings
+
+
 def test_what_is_asked_for_can_be_done(run, tmp_path):
     """CartPole has no picture, unless there are films already."""
     logdirs.settings(tmp_path / "x", "--task gym_CartPole-v1")

@@ -109,6 +109,7 @@ def test_what_a_run_writes_is_read(tmp_path):
         b"[" * 50_000,
         b'{"state": "failed"}',
         b'{"state": "failed", "time": 1e300}',
+        b'{"state": "failed", "time": 1e18}',
         b'{"state": "failed", "time": NaN}',
         b'{"state": ["failed"], "time": 0}',
         b'{"state": {}, "time": 0}',

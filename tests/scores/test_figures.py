@@ -100,6 +100,36 @@ def test_methods_differ_without_colour():
     assert ">$other$ (3)<" in drawn(panel.figure)
 
 
+def test_long_names_leave_room_for_the_panels():
+    first, other = "first-" + "x" * 60 + "-one", "first-" + "x" * 60 + "-two"
+    both = runs(["pong"], first) + runs(["pong"], other, 2.0)
+    figure = learning_curves(compare(both, ATARI100K))
+    text = drawn(figure)
+    for end in ("one", "two"):
+        assert f">first-xxxxxxxx…xxxxxxxxxx-{end} (3)<" in text
+    assert figure.axes[0].get_position().width > 0.6
+    assert "x" * 60 in figure.get_suptitle()  # broken over lines
+    games = list(curves("atari100k"))[:7]
+    many = runs(games, first) + runs(games, other)
+    (legend,) = learning_curves(compare(many, ATARI100K)).legends
+    names = [x.get_text() for x in legend.get_texts()]
+    assert names[0].endswith("-one")
+    assert names[1].endswith("-two")
+
+
+def test_names_that_are_those_of_other_lines():
+    pong = runs(["pong"], "published") + runs(["pong"], "human", 2.0)
+    found = drawn(learning_curves(compare(pong, ATARI100K)))
+    for words in ("published (3)", "published (5)", "human (3)", "human"):
+        assert found.count(f">{words}<") == 1
+    many = [
+        x for y in list(curves("atari100k"))[:7] for x in runs([y], "human")
+    ]
+    (legend,) = learning_curves(compare(many, ATARI100K)).legends
+    names = [x.get_text() for x in legend.get_texts()]
+    assert names == ["human", "published", "human", "random"]
+
+
 def test_too_many_methods_are_refused():
     many = [x for i in range(7) for x in runs(["pong"], f"m{i}")]
     with pytest.raises(ValueError, match="7 methods, expected at most 6"):
@@ -126,6 +156,16 @@ def test_averages():
     assert list(bar.get_xdata()) == [value.low, value.high]
     assert list(point.get_xdata()) == [value.value]
     assert "over 2 games of 26" in drawn(figure)
+
+
+def test_averages_say_whose_games_the_published_runs_are_of():
+    both = runs(["pong", "boxing"]) + runs(["pong"], "other")
+    figure = averages(compare(both, ATARI100K))
+    labels = [x.get_text() for x in figure.axes[0].get_yticklabels()]
+    assert labels[2:] == [
+        "published, the games of\nother\n1 game, 4 runs",
+        "published, the games of\nsize12m\n2 games, 9 runs",
+    ]
 
 
 def test_the_line_of_a_human_is_named():

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import numpy as np
 import pytest
@@ -104,6 +105,25 @@ def test_evaluation_is_that_of_the_newest_checkpoint_as_in_training(tmp_path):
         about["episodes"] = [{"score": score, "length": 9}]
         (folder / f"eval-{score}.json").write_text(json.dumps(about))
     assert list(read(tmp_path)[0].evaluation) == [1, 2]
+    assert read(tmp_path)[0].checkpoint == 1000
+
+
+def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
+    write_run(tmp_path / "x")
+    (tmp_path / "lost+found").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    left_out = []
+    assert len(read(tmp_path, left_out=left_out)) == 1
+    assert left_out == [f"{tmp_path}/lost+found: Permission denied"]
+    with pytest.raises(ValueError, match=r"lost\+found: Permission denied$"):
+        read(tmp_path / "lost+found")
 
 
 def test_checkpoints_are_not_searched_and_files_are_found(tmp_path):

@@ -84,6 +84,7 @@ def test_markdown(comparison):
     assert "- /runs/pong-2" in lines
     assert "- /runs/hero-0" in lines
     assert "the interval too narrow: boxing." in page
+    assert page.count("Without an interval, as every game has one seed.") == 1
 
 
 def test_another_window_has_nothing_published():
@@ -113,7 +114,16 @@ def test_nothing_counts():
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(0, "0"), (-20, "-20"), (390e3, "390K"), (1.5e6, "1.5M"), (2.5, "2.5")],
+    [
+        (0, "0"),
+        (-20, "-20"),
+        (390e3, "390K"),
+        (1.5e6, "1.5M"),
+        (2.5, "2.5"),
+        (-999.5e6, "-999.5M"),
+        (1e9, "1e+09"),
+        (2e12, "2e+12"),
+    ],
 )
 def test_short(number, text):
     assert short(number) == text
