@@ -23,7 +23,9 @@ import json
 import math
 import os
 import socket
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,26 @@ class Status:
         if now >= self._due:
             self._due = now + BEAT
             self.write("running", **values)
+
+    @contextlib.contextmanager
+    def beating(self, **values: Any) -> Iterator[None]:
+        """Beats from a thread while the caller waits, say for a slow disk.
+
+        Nothing else may write meanwhile.
+        """
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(BEAT):
+                self.write("running", **values)
+
+        thread = threading.Thread(target=beat, name="status", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def write(
         self, state: str, error: str | None = None, **values: Any

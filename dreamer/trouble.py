@@ -1,4 +1,4 @@
-"""Trouble that may be over the next time, unlike settings that are wrong.
+"""Errors that a retry may fix, unlike settings that are wrong.
 
 Whoever starts runs tries again after the one, and gives up after the other:
 `dreamer.train` has an exit code for each.

@@ -42,7 +42,9 @@ def new_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: Path, text: str, *, sync: bool = True) -> None:
-    """A `new_file` of text, as UTF-8; what that cannot hold becomes "?".
+    """A `new_file` of text, as UTF-8.
+
+    Characters that it cannot encode become "?".
 
     Raises:
       OSError: as there.

@@ -46,6 +46,21 @@ def test_beats_are_rare(tmp_path, monkeypatch):
         assert status.read(tmp_path)["policy_steps"] == written
 
 
+def test_it_beats_while_a_disk_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(status, "BEAT", 0.01)
+    writer = Status(tmp_path, steps=100, policy_steps=0)
+    writer.write("running")
+    end = time.monotonic() + 30
+    with writer.beating(policy_steps=7):
+        began = status.read(tmp_path)["time"]
+        while (found := status.read(tmp_path))["time"] <= began + 0.02:
+            assert time.monotonic() < end
+    assert (found["state"], found["policy_steps"]) == ("running", 7)
+    writer.write("done")
+    time.sleep(0.05)
+    assert status.read(tmp_path)["state"] == "done"
+
+
 def test_a_run_outlives_a_folder_that_cannot_be_written(tmp_path):
     writer = Status(tmp_path / "gone", steps=1, policy_steps=0)
     writer.write("done")

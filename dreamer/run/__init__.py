@@ -2,6 +2,7 @@
 
   state.py       class Run: builds the parts, saves and restores them
   parts.py       the replay of a run, and what a checkpoint must hold
+  budget.py      updates that policy steps have bought and that are owed
   driver.py      acts in the environments, fills the replay
   learner.py     gradient updates on replayed batches, prepared in advance
   nonfinite.py   updates that were not applied

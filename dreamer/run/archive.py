@@ -27,6 +27,7 @@ import jax
 import numpy as np
 
 from dreamer.agent.agent import TrainState
+from dreamer.options import ConfigError
 from dreamer.replay import Damaged, Spec, files
 from dreamer.whole import new_file
 
@@ -79,7 +80,7 @@ def read_meta(path: Path) -> dict[str, Any]:
 
     Raises:
       Damaged: it is not as it was written.
-      ValueError: it was written by another version of the format.
+      ConfigError: it was written by another version of the format.
     """
     if (path / "meta" / "metadata").exists():
         raise _other_format(path, 1)
@@ -107,7 +108,7 @@ def read_arrays(
 
     Raises:
       Damaged: a file is not as it was written.
-      ValueError: the state has other arrays than `like`.
+      ConfigError: the state has other arrays than `like`.
     """
     spec, crc32 = _entry(path, meta, "state")
     _check_sizes(path, spec, files.spec_of(leaves(like)))
@@ -143,7 +144,7 @@ def read_part(
 
     Raises:
       Damaged: the file of the train state is not as it was written.
-      ValueError: it has other arrays than `like`.
+      ConfigError: it has other arrays than `like`.
     """
     spec, crc32 = _entry(path, meta, "state")
     wanted = leaves(like)
@@ -175,14 +176,14 @@ def _check_sizes(path: Path, saved: Spec, here: Spec) -> None:
         ]
         if sides[0] != sides[1]:
             break
-    raise ValueError(
-        f"{path}: this checkpoint is of an agent of other sizes:"
+    raise ConfigError(
+        f"{path}: this checkpoint holds other parameters than this agent has:"
         f" {name[:80]!r} is {sides[0]} in it, {sides[1]} here"
     )
 
 
-def _other_format(path: Path, version: int) -> ValueError:
-    return ValueError(
+def _other_format(path: Path, version: int) -> ConfigError:
+    return ConfigError(
         f"{path}: this checkpoint has format {version}, and this version"
         f" reads format {FORMAT}"
     )

@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from dreamer.agent.agent import TrainState
+from dreamer.options import ConfigError
 from dreamer.replay import Damaged, Replay, files
 from dreamer.replay.background import Background
 from dreamer.run import archive
@@ -47,7 +48,7 @@ class Checkpoints:
       reports: a line for each checkpoint that `restore` found damaged.
 
     Raises:
-      ValueError: the directory of checkpoints cannot be read.
+      ConfigError: the directory of checkpoints cannot be read.
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class Checkpoints:
           The train state, the other arrays and the counters, as saved.
 
         Raises:
-          ValueError: one line.  There is none or none is usable; or one was
+          ConfigError: one line.  There is none or none is usable; or one was
             written by another version of this format, by an agent of other
             sizes or with another replay, which none of the others replaces.
         """
@@ -171,7 +172,7 @@ class Checkpoints:
                 ]
                 return place(state), arrays, counters
         damage = "; ".join(f"{x} ({fault})" for x, fault in faults.items())
-        raise ValueError(
+        raise ConfigError(
             f"{self._shelf.directory}: no checkpoint is whole: {damage}"
             if damage
             else f"{self._shelf.directory}: there is no checkpoint"
@@ -266,7 +267,7 @@ class Checkpoints:
         refusing = peers.who(refusal is not None)
         most = int(peers.gather(np.array(lost)).max())
         if refusing:
-            raise refusal or ValueError(
+            raise refusal or ConfigError(
                 f"{self._shelf.folder(step)}: process {refusing[0]} cannot"
                 " use its part of this checkpoint"
             )
@@ -284,7 +285,7 @@ class Checkpoints:
 
         Raises:
           Damaged: the replay is still empty.
-          ValueError: none of the others is to be used either.
+          ConfigError: none of the others is to be used either.
         """
         path = self._shelf.folder(step)
         meta = archive.read_meta(path)

@@ -2,8 +2,8 @@
 
 The lock is the kernel's, on the file `<logdir>/lock`: it ends with the
 process, in whatever way that dies, so that nobody ever has to clear one up.
-The file says who has it, or had it last. It stays when a run is over:
-whoever removed it could take the lock from a run that is just starting.
+The file says who has it, or had it last. It is never deleted: deleting it
+could break the lock of a run that is just starting.
 
 Where a file system has no locks, a run is believed to go on while status.json
 says so, unless it has been silent for some beats or its process is gone.
@@ -171,6 +171,6 @@ def _taken(logdir: Path) -> ConfigError:
             f" since {owner['since']})"
         )
     return ConfigError(
-        f"logdir={logdir}: a run is going on here already{who}; stop it or"
-        " use another logdir"
+        f"logdir={logdir}: another run is using it{who}; stop that or use"
+        " another logdir"
     )

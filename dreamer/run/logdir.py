@@ -89,7 +89,7 @@ def take(
       The logger, and a warning to print if the folder cannot be locked.
 
     Raises:
-      ValueError: it cannot be written, another run has it, or what is there
+      ConfigError: it cannot be written, another run has it, or what is there
         is not a log.
     """
     logdir = peers.folder(Path(config.logdir))

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dreamer.config import Config
+from dreamer.options import ConfigError
 from dreamer.run.append import AppendedFile
 from dreamer.run.tensorboard import EVENTS, TensorBoard, end_of_events
 from dreamer.run.wandb_run import WandB
@@ -105,7 +106,7 @@ class Logger:
         needs no space, and a kill leaves each of them as it was or done.
 
         Raises:
-            ValueError: see `kept_bytes`; nothing has been changed.
+            ConfigError: see `kept_bytes`; nothing has been changed.
             OSError: a file cannot be written.
         """
         for path, size in kept_bytes(self._logdir, frames).items():
@@ -163,7 +164,7 @@ def kept_bytes(logdir: Path, frames: int) -> dict[Path, int]:
     does not write: a later one may go on with them.
 
     Raises:
-        ValueError: a file holds something else than rows like ours.
+        ConfigError: a file holds something else than rows like ours.
         OSError: a file cannot be read.
     """
     rows = [logdir / name for name in (METRICS, SCORES)]
@@ -185,7 +186,7 @@ def _end_of_rows(path: Path, frames: int) -> int:
                 later = json.loads(line)["step"] > frames
             except (ValueError, KeyError, TypeError, RecursionError):
                 number = content.count(b"\n", 0, start) + 1
-                raise ValueError(
+                raise ConfigError(
                     f"{path}: line {number} is damaged, expected JSON with a"
                     " step in it"
                 ) from None

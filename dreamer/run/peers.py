@@ -98,7 +98,7 @@ class Peers:
         """Policy steps of the checkpoints of every process.
 
         Args:
-          steps: of this one's.
+          steps: policy steps of this process's checkpoints.
         """
         most = self.gather(np.array(len(steps))).max()
         mine = np.full(most + 1, -1)
@@ -109,7 +109,7 @@ class Peers:
         """The checkpoints that all processes have, newest first.
 
         Args:
-          steps: policy steps of this one's.
+          steps: policy steps of this process's checkpoints.
 
         Raises:
           ConfigError: some have one, and all have none in common.
@@ -122,7 +122,7 @@ class Peers:
             raise ConfigError(
                 f"jax.processes={self.count}: process {saved.index(set())} has"
                 " no checkpoint, though others have; go on with as many"
-                " processes as began, or use another logdir"
+                " processes as began and the same logdir, or use another one"
             )
         listed = [", ".join(map(str, sorted(x))) for x in saved]
         each = "; ".join(f"process {i}: {x}" for i, x in enumerate(listed))

@@ -13,6 +13,7 @@ import socket
 import time
 from typing import Any, NamedTuple
 
+from dreamer.options import ConfigError
 from dreamer.trouble import PassingError
 
 BUSY = 0.2  # seconds between two calls of one who finds nobody listening
@@ -20,7 +21,7 @@ PROMPT = 5.0  # seconds within which a caller says who it is
 
 
 class Verdict(NamedTuple):
-    """What is wrong, if anything, and whether it may pass: somebody is late.
+    """What is wrong, if anything, and whether a retry may succeed.
 
     A list in JSON, on its way from process 0 to the others.
     """
@@ -40,7 +41,7 @@ def roll_call(address: str, count: int, index: int, seconds: float) -> None:
 
     Raises:
       PassingError: one line: which did not come in time.
-      ValueError: one line: which came twice, or expect another number of
+      ConfigError: one line: which came twice, or expect another number of
         processes.
     """
     end = time.monotonic() + seconds
@@ -49,7 +50,7 @@ def roll_call(address: str, count: int, index: int, seconds: float) -> None:
     else:
         verdict = _call(address, count, index, end)
     if verdict.reason:
-        kind = PassingError if verdict.passing else ValueError
+        kind = PassingError if verdict.passing else ConfigError
         raise kind(f"jax.coordinator={address}: {verdict.reason}")
 
 

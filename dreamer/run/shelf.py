@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from dreamer.options import ConfigError
 from dreamer.replay import collect_garbage, files, listed
 from dreamer.run import archive
 
@@ -54,7 +55,7 @@ class Shelf:
         those that the run went back behind.
 
     Raises:
-      ValueError: the directory cannot be read.
+      ConfigError: the directory cannot be read.
     """
 
     def __init__(self, logdir: Path) -> None:
@@ -68,12 +69,12 @@ class Shelf:
         """Policy steps of all that are there now.
 
         Raises:
-          ValueError: the directory cannot be read.
+          ConfigError: the directory cannot be read.
         """
         try:
             return saved_steps(self.directory)
         except OSError as error:
-            raise ValueError(
+            raise ConfigError(
                 f"{self.directory}: cannot read it ({error.strerror})"
             ) from error
 

@@ -18,8 +18,8 @@ import numpy as np
 from dreamer.agent.agent import Agent, Params
 from dreamer.config import Config, to_yaml
 from dreamer.envs.vector import make_envs
-from dreamer.ratio import Ratio
 from dreamer.run import logdir
+from dreamer.run.budget import UpdateBudget
 from dreamer.run.checkpoint import Checkpoints
 from dreamer.run.device import (
     describe_device,
@@ -37,7 +37,6 @@ from dreamer.run.plan import describe
 from dreamer.run.saver import Parts, Saver
 from dreamer.run.when import StopSignal
 from dreamer.status import Status
-from dreamer.train_ratio import updates_owed
 
 
 class Run:
@@ -57,7 +56,7 @@ class Run:
       score: of the last episode that ended, if one has.
 
     Raises:
-      ValueError: something that a person chose cannot work, in one line. No
+      ConfigError: something that a person chose cannot work, in one line. No
         file has been created or changed.
       EnvError: an environment does not start.
     """
@@ -93,26 +92,35 @@ class Run:
             self._replay = make_replay(own, self._envs, self._agent, done)
             self._restore(own, folder)
             opened.callback(self.learner.close)
-            self._logger, warning = logdir.take(
-                config,
-                self.policy_steps,
-                lambda: self._checkpoints.latest == newest,
-                opened,
-                self.peers,
-            )
-            opened.callback(self._checkpoints.close)
-            self._status = Status(folder, config.run.steps, self.policy_steps)
-            self.tell("running")
-            self._dreams = Dreams(
-                self._agent,
-                self._replay,
-                self._logger,
-                config,
-                self.updates,
-            )
-            opened.callback(self._dreams.close)
+            self._take(folder, newest, opened)
             self._opened = opened.pop_all()
+
+    def _take(
+        self, folder: Path, newest: int | None, opened: contextlib.ExitStack
+    ) -> None:
+        """Locks the logdir and begins to write there.
+
+        Args:
+          folder: of this process in the logdir.
+          newest: policy steps of the newest checkpoint when it was looked at.
+          opened: gets what is to be closed.
+        """
+        config = self.config
+        self._logger, warning = logdir.take(
+            config,
+            self.policy_steps,
+            lambda: self._checkpoints.latest == newest,
+            opened,
+            self.peers,
+        )
         self._news += [warning] if warning else []
+        opened.callback(self._checkpoints.close)
+        self._status = Status(folder, config.run.steps, self.policy_steps)
+        self.tell("running")
+        self._dreams = Dreams(
+            self._agent, self._replay, self._logger, config, self.updates
+        )
+        opened.callback(self._dreams.close)
         self._logged = self._clocks()
         self._saver = Saver(
             self._checkpoints,
@@ -139,21 +147,15 @@ class Run:
           folder: for batches of updates that were not applied.
         """
         config = self.config
-        ratio = updates_owed(config.run.train_ratio, config.batch_steps)
-        self._ratio = Ratio(ratio)
+        self._budget = UpdateBudget(config.run.train_ratio, config.batch_steps)
         state, arrays, counters = self._agent.init(config.seed), {}, {}
         if self.peers.any(bool(self._checkpoints.complete))[0]:
             state, arrays, counters = self._checkpoints.restore(
                 state, self._replay, self._agent.place, self.peers
             )
             check_complete(arrays, counters)
-            self._ratio.restore(counters["ratio"])
+            self._budget.restore(counters)
         self.score: float | None = counters.get("score")
-        # Policy step of the first update, from which on ratios count.
-        self._first_update: int | None = counters.get("first_update")
-        # Policy steps that the ratio has been told of, and what it gave.
-        self._asked: int = counters.get("asked", 0)
-        self._owed: int = counters.get("owed", 0)
         act_key, learn_key = jax.random.split(jax.random.key(config.seed))
         if self.peers.count > 1:
             act_key = jax.random.fold_in(act_key, self.peers.index)
@@ -213,18 +215,12 @@ class Run:
     def finished(self) -> bool:
         """Whether all of the run's policy steps and updates are done."""
         done = self.policy_steps >= self.config.run.steps
-        return done and not self._owed
+        return done and not self._budget.owed
 
     @property
     def realised_ratio(self) -> float:
-        """Time steps trained on per policy step since the first update.
-
-        Comparable with `run.train_ratio`; the first update is free.
-        """
-        if self._first_update is None or self.updates < 2:
-            return 0.0
-        steps = self.policy_steps - self._first_update
-        return (self.updates - 1) * self.config.batch_steps / max(steps, 1)
+        """Time steps trained on per policy step since the first update."""
+        return self._budget.realised(self.policy_steps, self.updates)
 
     def describe(self) -> str:
         """The lines that a run prints before its first step."""
@@ -293,21 +289,14 @@ class Run:
         Raises:
           Diverged: too many updates in a row were not finite.
         """
-        new, self._asked = self._asked + 1, self.policy_steps
         stop = stop if self.peers.count == 1 else None
         windows = self._replay.windows * self.peers.count
-        if windows < self.config.batch_steps:
-            return
-        for step in range(new, self.policy_steps + 1):
-            given = self._ratio(step)
-            if given and self._first_update is None:
-                self._first_update = step
-            self._owed += given
-        while self._owed and not (stop and stop.received):
+        self._budget.spend(self.policy_steps, windows)
+        while self._budget.owed and not (stop and stop.received):
             self.beat()
             if self.learner.ready(timeout=0.2):
                 self.learner.update()
-                self._owed -= 1
+                self._budget.owed -= 1
 
     def beat(self) -> None:
         """Tells status.json now and then that the run goes on."""
@@ -369,10 +358,14 @@ class Run:
         self._logger.scalars(self.frames, metrics)
 
     def save(self) -> None:
-        """Begins to write a checkpoint, unless nothing was done since.
+        """Begins to write a checkpoint, unless nothing was done since."""
+        with self._status.beating(**self._standing()):
+            self._save()
 
-        A row of metrics goes before it, so that no mean begins before a
-        checkpoint and ends after it.
+    def _save(self) -> None:
+        """A row of metrics goes before it.
+
+        So no mean begins before a checkpoint and ends after it.
         """
         self.log()
         self._saver.save(self._progress(), self._parts)
@@ -386,11 +379,8 @@ class Run:
         }
         counters = {
             "policy_steps": self.policy_steps,
-            "ratio": self._ratio.state(),
-            "asked": self._asked,
-            "owed": self._owed,
-            "first_update": self._first_update,
             "score": self.score,
+            **self._budget.state(),
         }
         state = self.learner.whole_state()
         return self.policy_steps, state, self._replay, arrays, counters
@@ -413,7 +403,11 @@ class Run:
         Raises:
           WriteError: the logdir cannot be written.
         """
-        self.save()
+        with self._status.beating(**self._standing()):
+            self._finish(tell)
+
+    def _finish(self, tell: Callable[[str], None]) -> None:
+        self._save()
         dreamer = self._dreamer()
         if self.finished and self.peers.leads:
             self._dreams.last(*dreamer)
@@ -426,7 +420,7 @@ class Run:
             if not failing:
                 return
             if again:
-                self.save()
+                self._save()
             else:
                 time.sleep(1)
 

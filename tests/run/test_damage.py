@@ -255,7 +255,8 @@ def test_another_format_is_refused_at_once(two, monkeypatch):
 )
 def test_an_agent_of_other_sizes_is_refused_at_once(two, weight, message):
     like = state(0.0).replace(weight=weight)
-    refused(two, "20: .* is of an agent of other sizes: " + message, like)
+    words = "20: .* holds other parameters than this agent has: "
+    refused(two, words + message, like)
 
 
 def test_a_replay_of_another_make_is_refused_at_once(two, open_):

@@ -72,7 +72,7 @@ def test_second_run_is_refused(tmp_path, impatient):
             with pytest.raises(ConfigError) as error:
                 take(logdir)
             line = str(error.value)
-            assert line.startswith(f"logdir={logdir}: a run is going on")
+            assert line.startswith(f"logdir={logdir}: another run is using it")
             assert f"(process {os.getpid()} on host" in line
             assert socket.gethostname() in line
             assert "\n" not in line
@@ -91,7 +91,7 @@ def test_second_run_is_refused_before_the_first_said_who_it_is(
 ):
     with acquire(tmp_path):
         (tmp_path / "lock").write_bytes(line)
-        with pytest.raises(ConfigError, match="here already; stop it or"):
+        with pytest.raises(ConfigError, match="using it; stop that or"):
             check(tmp_path)
 
 
@@ -214,7 +214,7 @@ def test_without_locks_the_status_tells_of_a_run(
     said(tmp_path, **values)
     before = content(tmp_path)
     for take in (check, acquire):
-        with pytest.raises(ConfigError, match="a run is going on") as error:
+        with pytest.raises(ConfigError, match="another run") as error:
             take(tmp_path)
         assert f"(process {os.getpid()} on host" in str(error.value)
         assert "\n" not in str(error.value)

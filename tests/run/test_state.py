@@ -1,12 +1,13 @@
-"""A run whose rows wait for the disk, from its first step to its end."""
+"""A run that waits for its disk, from its first step to its end."""
 
 import errno
 import itertools
 import json
+import time
 
 import pytest
 
-from dreamer import train
+from dreamer import status, train
 from dreamer.run import patience
 from dreamer.run.append import AppendedFile
 from dreamer.run.record import FILE as STARTS
@@ -52,3 +53,22 @@ def test_every_row_before_a_checkpoint_is_on_disk(
     for policy_steps, there in kept.items():
         assert there == [step for step in steps if step <= policy_steps]
         assert policy_steps in there
+
+
+@pytest.mark.slow
+def test_a_run_that_waits_for_its_disk_is_not_silent(tmp_path, monkeypatch):
+    prepare = Shelf.prepare
+
+    def slow(shelf, folder):
+        end = time.monotonic() + 30
+        then = status.read(tmp_path)["time"]
+        while status.read(tmp_path)["time"] <= then + 0.1:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        prepare(shelf, folder)
+
+    monkeypatch.setattr(status, "BEAT", 0.05)
+    monkeypatch.setattr(Shelf, "prepare", slow)
+    argv = [*RUN, "--logdir", str(tmp_path)]
+    assert train.main(argv) == 0
+    assert status.read(tmp_path)["state"] == "done"
