@@ -35,10 +35,10 @@ from bench_data import bench_env, bench_replay, bench_save  # noqa: E402
 from bench_run import bench_run, bench_startup  # noqa: E402
 from bench_table import row  # noqa: E402
 
-from dreamer.config import load_or_exit  # noqa: E402
-from dreamer.options import one_line  # noqa: E402
+from dreamer.options import ConfigError, one_line  # noqa: E402
 from dreamer.run.device import select_device  # noqa: E402
 from dreamer.run.faults import explain  # noqa: E402
+from dreamer.settings import load_or_exit  # noqa: E402
 
 BENCHES = {
     "update": bench_update,
@@ -66,10 +66,10 @@ def main(argv: list[str]) -> int:
         number, rest = taken("--devices", rest)
         path, devices = Path(name) if name else None, 0
         if number and (what != "update" or not number.isdecimal()):
-            raise ValueError("--devices needs `update` and a whole number")
+            raise ConfigError("--devices needs `update` and a whole number")
         if number:
             devices = int(number)
-    except ValueError as error:
+    except ConfigError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     if path and (
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> int:
             results[name] = bench(config, dtype, *extra)
         if what == "all" and jax.default_backend() == "cpu":
             row("everything on a GPU or TPU", "not measured", "none here")
-    except ValueError as error:
+    except ConfigError as error:
         line = one_line(" ".join(str(error).split()))
         print(f"bench: {line}", file=sys.stderr)
         return 2
@@ -123,7 +123,7 @@ def taken(flag: str, argv: list[str]) -> tuple[str, list[str]]:
     """The value of a flag, "" if it is not given, and the other words.
 
     Raises:
-      ValueError: it is given twice or has no value.
+      ConfigError: it is given twice or has no value.
     """
     given = [x for x in argv if x.partition("=")[0] == flag]
     if not given:
@@ -132,7 +132,7 @@ def taken(flag: str, argv: list[str]) -> tuple[str, list[str]]:
     _, equals, value = given[0].partition("=")
     value = value if equals else "".join(argv[at + 1 : at + 2])
     if not value or value.startswith("--") or given[1:]:
-        raise ValueError(f"{flag} needs one value")
+        raise ConfigError(f"{flag} needs one value")
     return value, argv[:at] + argv[at + (1 if equals else 2) :]
 
 

@@ -16,7 +16,7 @@ from count_work import count_collectives, count_flops, count_program
 
 from dreamer.agent.actor_critic import imagination_loss, imagined_rollout
 from dreamer.agent.agent import Agent
-from dreamer.agent.layout import Layout
+from dreamer.agent.layout import ONE_DEVICE, Layout, OneDevice
 from dreamer.agent.returns import initial_return_range
 from dreamer.agent.rssm import State
 from dreamer.config import Config
@@ -33,7 +33,7 @@ def simulate(devices: int) -> None:
 
 
 def agent_for(
-    config: Config, dtype: np.dtype, layout: Layout | None = None
+    config: Config, dtype: np.dtype, layout: Layout | OneDevice = ONE_DEVICE
 ) -> Agent:
     """An agent for Pong's spaces at the task's image size, no emulator."""
     settings = getattr(config.env, config.suite)
@@ -127,7 +127,7 @@ def bench_devices(config: Config, dtype: np.dtype, devices: int) -> Rows:
     """One gradient update shared by 1, 2, 4, ... devices.
 
     Raises:
-      ValueError: there are not so many, or they cannot share the batch.
+      ConfigError: there are not so many, or they cannot share the batch.
     """
     counts = [1]
     while counts[-1] * 2 <= devices:
@@ -147,8 +147,8 @@ def bench_devices(config: Config, dtype: np.dtype, devices: int) -> Rows:
         layout = layouts[count]
         agent, key = agent_for(config, dtype, layout), jax.random.key(0)
         state, batch = agent.init(0), random_batch(agent, config)
-        if layout is not None:
-            batch, key = layout.load(jax.device_get(batch)), layout.key(key)
+        batch = layout.shard_batch(jax.device_get(batch))
+        key = layout.replicate_key(key)
         compiled = agent.update.lower(state, batch, key).compile()
 
         def update(

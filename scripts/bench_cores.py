@@ -16,7 +16,8 @@ from ale_py import ALEInterface, LoggerMode, roms
 
 from dreamer.config import Config
 from dreamer.envs.games import rom_name
-from dreamer.envs.vector import Envs, make_envs
+from dreamer.envs.make import make_envs
+from dreamer.envs.vector import Envs
 
 TURN, TURNS = 0.5, 5  # seconds with a number of cores, and how often
 

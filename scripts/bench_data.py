@@ -15,8 +15,9 @@ from bench_table import Clock, Rows, copy_rate, row
 from gymnasium import spaces
 
 from dreamer.agent.agent import Agent
-from dreamer.config import Config, ConfigError
+from dreamer.config import Config
 from dreamer.envs.vector import Envs
+from dreamer.options import ConfigError
 from dreamer.replay import Positions, Replay
 from dreamer.run.checkpoint import Checkpoints
 from dreamer.run.driver import replay_fields
@@ -32,9 +33,10 @@ def bench_env(
     """Steps per second against cores, and how many cores updates need.
 
     Args:
-      config: Of an Atari game; `run.envs` is among the numbers measured.
-      dtype: Of the latents that are stored with a step.
-      update_ms: Of one update on this machine, if it is known.
+      config: Settings of an Atari game; `run.envs` is among the numbers
+        measured.
+      dtype: Dtype of the latents that are stored with a step.
+      update_ms: Time of one update on this machine, if it is known.
     """
     if config.suite == "gym":
         raise ConfigError(f"task={config.task}: env measures Atari games only")
@@ -74,10 +76,11 @@ def update_needs(
     """The arithmetic: policy steps per second that updates ask for.
 
     Args:
-      config: Its batch and train_ratio say how many steps an update takes.
+      config: Settings whose batch and train_ratio say how many steps an
+        update takes.
       cost: Seconds of a core that a step takes.
       main: Seconds that the main thread takes for a step.
-      update_ms: Measured, to be shown beside usual ones.
+      update_ms: Measured time, to be shown beside usual ones.
     """
     each = float(schedule(config).updates_per_step)
     if not each:

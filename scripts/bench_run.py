@@ -21,6 +21,7 @@ import numpy as np
 from bench_table import Rows, row
 
 from dreamer.config import Config
+from dreamer.options import ConfigError
 from dreamer.replay.background import done
 from dreamer.run.learner import Learner
 from dreamer.run.state import Run
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PHASES = """
 import json, resource, sys, time
 start = time.perf_counter()
-from dreamer.config import load
+from dreamer.settings import load
 from dreamer.run import state
 imports = time.perf_counter()
 make_envs, environments = state.make_envs, 0.0
@@ -73,7 +74,10 @@ def bench_startup(config: Config, _: np.dtype, argv: Sequence[str]) -> Rows:
             )
             if done.returncode:
                 line = done.stderr.rstrip().rpartition("\n")[2]
-                raise ValueError(line.removeprefix("ValueError: "))
+                kind, _, reason = line.partition(": ")
+                if kind.endswith("ConfigError"):
+                    raise ConfigError(reason)
+                raise RuntimeError(line)
             total = time.perf_counter() - start
             *parts, peak = json.loads(done.stdout.splitlines()[-1])
             split = ", ".join(

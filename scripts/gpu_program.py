@@ -34,7 +34,8 @@ from count_work import count_flops, count_launches  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 
 from dreamer.agent import convolve  # noqa: E402
-from dreamer.config import Config, load_or_exit  # noqa: E402
+from dreamer.config import Config  # noqa: E402
+from dreamer.settings import load_or_exit  # noqa: E402
 
 PEAK = 989e12  # operations per second, dense bfloat16 (NVIDIA, H200 SXM)
 PLUGIN = "jax_plugins.xla_cuda12"
@@ -108,13 +109,10 @@ def compile_update(config: Config) -> tuple[jax.stages.Compiled, int]:
     # What is chosen by the backend goes by the device that is compiled for.
     with mock.patch.object(convolve, "on_one_cpu", return_value=False):
         agent = agent_for(config, np.dtype(jnp.bfloat16))
-        shapes = jax.eval_shape(
-            lambda: (
-                agent.init(0),
-                random_batch(agent, config),
-                jax.random.key(0),
-            )
+        batch, key = jax.eval_shape(
+            lambda: (random_batch(agent, config), jax.random.key(0))
         )
+        shapes = (agent.state_shapes(), batch, key)
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
             shapes,

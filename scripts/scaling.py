@@ -26,7 +26,8 @@ from bench_agent import agent_for, random_batch, simulate  # noqa: E402
 from count_work import count_collectives, count_flops  # noqa: E402
 
 from dreamer.agent.layout import Layout  # noqa: E402
-from dreamer.config import Config, load_or_exit  # noqa: E402
+from dreamer.config import Config  # noqa: E402
+from dreamer.settings import load_or_exit  # noqa: E402
 
 PEAK = 989e12  # operations per second, dense bfloat16
 SHARE = 0.5  # of it, which an update reaches
@@ -69,7 +70,7 @@ def exchanged(config: Config, devices: int) -> None:
     for name, fsdp in (("data", False), ("fsdp", True)):
         layout = Layout(jax.devices()[:devices], fsdp)
         agent = agent_for(config, np.dtype(np.float32), layout)
-        shapes = jax.eval_shape(lambda agent=agent: agent.init(0))
+        shapes = agent.state_shapes()
         batch = jax.eval_shape(lambda agent=agent: random_batch(agent, config))
         key = jax.eval_shape(lambda: jax.random.key(0))
         compiled = agent.update.lower(shapes, batch, key).compile()
@@ -86,7 +87,7 @@ def exchanged(config: Config, devices: int) -> None:
 def on_paper(config: Config) -> None:
     """Prints the time of an update on 1, 8 and 64 GPUs at best."""
     agent = agent_for(config, np.dtype(np.float32))
-    shapes = jax.eval_shape(lambda: agent.init(0))
+    shapes = agent.state_shapes()
     batch = jax.eval_shape(lambda: random_batch(agent, config))
     key = jax.eval_shape(lambda: jax.random.key(0))
     flops = count_flops(agent.update, shapes, batch, key)

@@ -1,4 +1,4 @@
-"""Bad fixtures for scripts/parity.py: damaged, incomplete, malicious.
+"""Bad fixtures for scripts/fixture.py: damaged, incomplete, malicious.
 
 Each ends with one line, exit code 2 and no file, or is compared; nothing is
 unpickled or written. The comparison itself: tests/test_parity.py.
@@ -90,7 +90,7 @@ def compared():
         agent = made(parity.Fixture({}, dict(config), {}))
         agent.update = stand_in(agent.update)
         agent.policy = stand_in(agent.policy)
-        shapes = jax.eval_shape(lambda: agent.init(0))
+        shapes = agent.state_shapes()
         agent.init = lambda seed: jax.tree.map(
             lambda x: np.zeros(x.shape, x.dtype), shapes
         )
@@ -230,7 +230,7 @@ def test_a_fixture_that_unpacks_to_more_than_there_is(
     contents = members() | {"params/x.npy": header}
     packed(path, contents)
     assert outcome("parity", compared, [str(path)], here)
-    monkeypatch.setattr(parity, "LARGEST", 2**20)
+    monkeypatch.setattr("fixture.LARGEST", 2**20)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("params/x.npy", bytes(2**20 + 1))
     line = outcome("parity", compared, [str(path)], here)

@@ -234,9 +234,9 @@ def test_acting_without_norms_is_noticed(fixture, monkeypatch):
 def test_acting_without_resets_is_noticed(fixture, monkeypatch):
     plain = Agent._policy
 
-    def forgetful(self, params, carry, obs, key, step, mode=False):
+    def forgetful(self, params, carry, obs, key, step, greedy=False):
         obs = obs | {"is_first": jnp.zeros_like(obs["is_first"])}
-        return plain(self, params, carry, obs, key, step, mode)
+        return plain(self, params, carry, obs, key, step, greedy)
 
     monkeypatch.setattr(Agent, "_policy", forgetful)
     assert not check_acting(fixture).passed

@@ -30,7 +30,7 @@ from count_work import (  # noqa: E402
 )
 
 from dreamer.agent import convolve  # noqa: E402
-from dreamer.config import load  # noqa: E402
+from dreamer.settings import load  # noqa: E402
 
 # GFLOP of one update on 16 x 64 images of 64 x 64 x 3 on a CPU.
 UPDATE = {"size1m": 89.0848, "size12m": 1128.7700}
@@ -42,7 +42,7 @@ KERNELS = 4760
 def shapes(size, dtype=np.float32):
     config = load(["--configs", "atari100k", size, "--logdir", "unused"])
     agent = bench_agent.agent_for(config, np.dtype(dtype))
-    state = jax.eval_shape(lambda: agent.init(0))
+    state = agent.state_shapes()
     batch = jax.eval_shape(lambda: bench_agent.random_batch(agent, config))
     return agent, state, batch
 

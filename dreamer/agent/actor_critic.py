@@ -14,12 +14,8 @@ from dreamer.agent.distributions import Categorical, Normal, TwoHot
 from dreamer.agent.networks import DType, Head, Init
 from dreamer.agent.returns import ReturnRange, lambda_return
 from dreamer.agent.rssm import State
-from dreamer.agent.world_model import (
-    Metrics,
-    WorldModel,
-    action_vector,
-    action_width,
-)
+from dreamer.agent.types import Batch, Metrics
+from dreamer.agent.world_model import WorldModel, action_vector, action_width
 from dreamer.hyperparameters import AgentConfig, PolicyConfig, ValueConfig
 from dreamer.spaces import Space
 
@@ -87,8 +83,8 @@ def imagined_rollout(
     """Rolls actor and prior forward from every start state.
 
     Args:
-      world, actor: with parameters behind a stop-gradient.
-      start: (N, ...) states, also behind one.
+      world, actor: modules with parameters behind a stop-gradient.
+      start: states (N, ...), also behind one.
       horizon: H.
       key: one PRNG key.
 
@@ -126,12 +122,12 @@ def imagination_loss(
 
     Args:
       frozen_world: world model behind a stop-gradient, for its heads.
-      actor, critic: differentiated.
+      actor, critic: modules to differentiate.
       slow_critic: moving average of the critic, a constant here.
       config: lambda, entropy scale, slow critic's weight.
-      feat: (N, H+1, F) states 0..H behind a stop-gradient.
-      actions: (N, H, ...) at states 0..H-1.
-      return_range: before this update.
+      feat: states 0..H behind a stop-gradient, (N, H+1, F).
+      actions: actions at states 0..H-1, (N, H, ...).
+      return_range: range before this update.
 
     Returns:
       Unscaled losses `policy` and `value`, statistics, R_0 as (N,), and the
@@ -160,7 +156,6 @@ def imagination_loss(
     losses = {"policy": policy_loss.mean(), "value": value_loss.mean()}
 
     normed = (returns - return_range.low) / scale
-    lowest, highest = dist.entropy_range()
     metrics = {
         "adv": advantage.mean(),
         "adv_std": advantage.std(),
@@ -176,9 +171,21 @@ def imagination_loss(
         "ret_max": normed.max(),
         "ret_rate": (jnp.abs(normed) >= 1.0).mean(),
         "ent/action": entropy.mean(),
-        "rand/action": (entropy.mean() - lowest) / (highest - lowest),
+        "rand/action": relative_entropy(entropy.mean(), *dist.entropy_range()),
     }
     return losses, metrics, returns[:, 0], return_range
+
+
+def relative_entropy(
+    entropy: jax.Array, lowest: float, highest: float
+) -> jax.Array:
+    """Entropy () between the lowest, 0, and the highest there can be, 1.
+
+    0 where all actions have the same, as if there is one action only.
+    """
+    if highest <= lowest:
+        return jnp.zeros((), f32)
+    return (entropy - lowest) / (highest - lowest)
 
 
 def replay_value_loss(
@@ -186,17 +193,18 @@ def replay_value_loss(
     slow_critic: Critic,
     config: AgentConfig,
     feat: jax.Array,
-    obs: Metrics,
+    obs: Batch,
     bootstrap: jax.Array,
 ) -> jax.Array:
     """Critic on replayed states, `repval`, with gradients into `feat`.
 
     Args:
-      critic: differentiated; slow_critic: a constant.
+      critic: module to differentiate.
+      slow_critic: moving average of it, a constant here.
       config: lambda, horizon, slow critic's weight.
-      feat: (B, T, F) posterior states with gradients.
-      obs: `reward`, `is_last`, `is_terminal` as (B, T).
-      bootstrap: (B, T) R_0 of the imagined returns from the same states.
+      feat: posterior states with gradients, (B, T, F).
+      obs: fields with `reward`, `is_last`, `is_terminal`, (B, T) each.
+      bootstrap: R_0 of the imagined returns from the same states, (B, T).
 
     Returns:
       () float32, the mean over B and T-1 steps, masked where `is_last`.

@@ -25,7 +25,7 @@ from dreamer.agent.actor_critic import (
     imagined_rollout,
     replay_value_loss,
 )
-from dreamer.agent.layout import Layout
+from dreamer.agent.layout import ONE_DEVICE, Layout, OneDevice
 from dreamer.agent.networks import DType, Init, cast_kernels
 from dreamer.agent.optim import (
     choose,
@@ -35,18 +35,16 @@ from dreamer.agent.optim import (
 )
 from dreamer.agent.returns import ReturnRange, initial_return_range
 from dreamer.agent.rssm import State, mask
+from dreamer.agent.types import Batch, Metrics, Params
 from dreamer.agent.world_model import (
     WorldModel,
     action_vector,
     world_model_loss,
 )
 from dreamer.hyperparameters import AgentConfig
-from dreamer.spaces import Space
+from dreamer.spaces import LATENTS, Space
 
 sg = jax.lax.stop_gradient
-Params = dict
-Batch = dict[str, jax.Array]
-Metrics = dict[str, jax.Array]
 
 
 class Networks(nnx.Module):
@@ -107,29 +105,36 @@ class Agent:
         *,
         dtype: DType,
         context: int = 1,
-        layout: Layout | None = None,
+        layout: Layout | OneDevice = ONE_DEVICE,
+        optimizer: optax.GradientTransformation | None = None,
     ):
-        """Builds nothing yet but what the shapes tell.
+        """Allocates no parameters; only derives their shapes.
 
         Args:
-          obs_spaces, action_space: of the environments.
+          obs_spaces, action_space: spaces of the environments.
           config: sizes and weights.
-          dtype: of activations.
+          dtype: dtype of activations.
           context: K steps before the trained ones.
-          layout: of updates that several devices share.
+          layout: devices that make the updates.
+          optimizer: rule that turns gradients into steps; the one of
+            `config.opt` by default.
+
+        Raises:
+          ConfigError: images that the encoder cannot take.
         """
         self.obs_spaces = obs_spaces
         self.action_space = action_space
         self.config = config
         self.dtype = jnp.dtype(dtype)
         self.context = context
-        self.optimizer = make_optimizer(config.opt)
+        self.optimizer = optimizer or make_optimizer(config.opt)
         shapes = nnx.eval_shape(lambda: self.build(Init()))
+        self._param_shapes = nnx.to_pure_dict(nnx.state(shapes))
         self.graph = nnx.graphdef(shapes)
         self.critic_graph = nnx.graphdef(shapes.critic)
         self.layout = layout
         self.update = self._compiled_update()
-        self.policy = jax.jit(self._policy, static_argnames="mode")
+        self.policy = jax.jit(self._policy, static_argnames="greedy")
 
     def build(self, init: Init) -> Networks:
         return Networks(
@@ -156,34 +161,27 @@ class Agent:
     def init(self, seed: int) -> TrainState:
         """Fresh parameters; the slow critic starts as a copy of the critic."""
         params = nnx.to_pure_dict(nnx.state(self.build(Init(seed))))
-        if self.layout is None:
-            return jax.jit(self.state_from)(params)
-        kept = self.layout.shardings(self._state_shapes())
+        kept = self.layout.shardings(self.state_shapes())
         params = self.layout.place(params)
         return jax.jit(self.state_from, out_shardings=kept)(params)
 
     def place(self, state: TrainState) -> TrainState:
         """A state of host arrays, such as a saved one, on the devices."""
-        if self.layout is None:
-            return jax.device_put(state)
         return self.layout.place(state)
 
-    def _state_shapes(self) -> TrainState:
-        shapes = nnx.eval_shape(lambda: self.build(Init()))
-        params = nnx.to_pure_dict(nnx.state(shapes))
-        return jax.eval_shape(self.state_from, params)
+    def state_shapes(self) -> TrainState:
+        """What `init` gives, as jax.ShapeDtypeStruct; draws no values."""
+        return jax.eval_shape(self.state_from, self._param_shapes)
 
     def _compiled_update(self) -> Callable:
         """`_update` as one program, of one device or of all in the layout."""
-        if self.layout is None:
-            return jax.jit(self._update, donate_argnums=0)
-        kept = self.layout.shardings(self._state_shapes())
-        rows, whole = self.layout.rows, self.layout.whole
+        kept = self.layout.shardings(self.state_shapes())
+        shardings = kept, self.layout.batch_sharded, self.layout.replicated
         return jax.jit(
             self._update,
             donate_argnums=0,
-            in_shardings=(kept, rows, whole),
-            out_shardings=(kept, rows, whole),
+            in_shardings=shardings,  # state, batch, key
+            out_shardings=shardings,  # state, latents, metrics
         )
 
     def state_from(self, params: Params) -> TrainState:
@@ -200,7 +198,7 @@ class Agent:
 
     def _update(
         self, state: TrainState, batch: Batch, key: jax.Array
-    ) -> tuple[TrainState, dict[str, jax.Array], Metrics]:
+    ) -> tuple[TrainState, Batch, Metrics]:
         """One gradient update, or none if its numbers are not finite.
 
         Where the loss or a gradient is infinite or not a number, nothing is
@@ -209,9 +207,9 @@ class Agent:
         other random numbers.  The metric `opt/nonfinite`, 0 or 1, tells.
 
         Args:
-          state: donated.
-          batch: (B, K+T, ...) observations, `reward`, `is_first`, `is_last`,
-            `is_terminal`, `action`; and the stored state of context step
+          state: train state, which is donated.
+          batch: observations, `reward`, `is_first`, `is_last`, `is_terminal`
+            and `action`, (B, K+T, ...); and the stored state of context step
             K-1: `deter` (B, D), `stoch` (B, S) class indices.
           key: run-wide PRNG key; folded with the number of updates, so that
             a resumed run draws what an uninterrupted one would.
@@ -258,9 +256,8 @@ class Agent:
           and the new return range.
         """
         c, slow_params = self.config, state.slow_critic
-        if self.layout is not None:
-            params = self.layout.gather(params)
-            slow_params = self.layout.gather(slow_params)
+        params = self.layout.gather(params)
+        slow_params = self.layout.gather(slow_params)
         nets = self.networks(params)
         frozen = self.networks(cast_kernels(sg(params), self.dtype))
         slow_critic = nnx.merge(self.critic_graph, slow_params)
@@ -327,7 +324,7 @@ class Agent:
         obs = {
             name: x[:, k:]
             for name, x in batch.items()
-            if name not in ("deter", "stoch", "action")
+            if name not in (*LATENTS, "action")
         }
         return obs, carry, vector
 
@@ -361,16 +358,17 @@ class Agent:
         obs: Batch,
         key: jax.Array,
         step: jax.Array,
-        mode: bool = False,
+        greedy: bool = False,
     ) -> tuple[Carry, jax.Array]:
         """One acting step of N environments.
 
         Args:
-          params: as in TrainState.
-          carry: from the previous step or `initial_carry`.
-          obs: (N, ...) observations and `is_first`.
-          key: run-wide PRNG key; step: () int, folded into it.
-          mode: take the actor's mode instead of a sample.
+          params: parameters as in TrainState.
+          carry: carry from the previous step or `initial_carry`.
+          obs: observations and `is_first`, (N, ...).
+          key: run-wide PRNG key.
+          step: number () int of this step, folded into the key.
+          greedy: whether to take the actor's mode instead of a sample.
 
         Returns:
           The new carry, whose deter and stoch belong into the replay with
@@ -391,6 +389,6 @@ class Agent:
             stoch_key,
         )
         dist = nets.actor(state.feat)
-        action = dist.mode() if mode else dist.sample(action_key)
+        action = dist.mode() if greedy else dist.sample(action_key)
         stoch = self.class_index(state.stoch)
         return Carry(state.deter, stoch, action), action

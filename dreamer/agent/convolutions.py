@@ -88,8 +88,8 @@ def upsampled_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     multiplications and no enlarged input.
 
     Args:
-      x: (N, h, w, c).
-      kernel: (5, 5, c, d).
+      x: images (N, h, w, c).
+      kernel: weights (5, 5, c, d).
 
     Returns:
       (N, 2h, 2w, d).
@@ -125,8 +125,8 @@ def grouped_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     over groups of pixels with four times the channels, of input and output.
 
     Args:
-      x: (N, h, w, c).
-      kernel: (5, 5, c, d).
+      x: images (N, h, w, c).
+      kernel: weights (5, 5, c, d).
 
     Returns:
       (N, h/2, w/2, 4, d).
@@ -155,8 +155,8 @@ def pooled_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     bits instead of four numbers; equal ones share it equally.
 
     Args:
-      x: (N, h, w, c).
-      kernel: (5, 5, c, d).
+      x: images (N, h, w, c).
+      kernel: weights (5, 5, c, d).
 
     Returns:
       (N, h/2, w/2, d).

@@ -97,8 +97,8 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, k: int) -> jax.Array:
     along rows.
 
     Args:
-      x: (N, h, w, c), input of the convolution.
-      dy: (N, h, w, d), gradient of its result.
+      x: input of the convolution, (N, h, w, c).
+      dy: gradient of its result, (N, h, w, d).
       k: height and width of the kernel.
 
     Returns:

@@ -15,15 +15,14 @@ import jax
 import jax.numpy as jnp
 
 from dreamer.agent.actor_critic import imagined_rollout
-from dreamer.agent.agent import Agent, Batch, Networks, Params
+from dreamer.agent.agent import Agent, Networks
 from dreamer.agent.convolve import in_chunks
 from dreamer.agent.rssm import State, mask
+from dreamer.agent.types import Batch, Params
 from dreamer.agent.world_model import WorldModel
 
 CONTEXT = 5  # steps that are seen before the rest is predicted
 LENGTH = 50  # steps at most, those among them
-
-Images = dict[str, jax.Array]
 
 
 class Rollout(NamedTuple):
@@ -33,7 +32,7 @@ class Rollout(NamedTuple):
     `ends`, the probability that the episode is over: (B, T) float32.
     """
 
-    images: Images
+    images: Batch
     reward: jax.Array
     value: jax.Array
     ends: jax.Array
@@ -45,8 +44,8 @@ class Dream(NamedTuple):
     `seen: (B, T) bool`, whether the model saw the observation of that step.
     """
 
-    truth: Images
-    model: Images
+    truth: Batch
+    model: Batch
     seen: jax.Array
     rollout: Rollout
 
@@ -54,13 +53,14 @@ class Dream(NamedTuple):
 @functools.partial(jax.jit, static_argnames="agent")
 def reconstruct(
     agent: Agent, params: Params, deter: jax.Array, stoch: jax.Array
-) -> Images:
+) -> Batch:
     """Images of N states as acting and the replay hold them.
 
     Args:
-      agent: whose decoder.
-      params: as in TrainState.
-      deter: (N, D); stoch: (N, S) class indices.
+      agent: owner of the decoder.
+      params: parameters as in TrainState.
+      deter: deterministic states (N, D).
+      stoch: class indices (N, S).
 
     Returns:
       (N, h, w, c) uint8 of each image key; empty if there is none.
@@ -75,10 +75,10 @@ def dream(agent: Agent, params: Params, batch: Batch, key: jax.Array) -> Dream:
     """Predictions for replayed sequences, at most `LENGTH` steps of them.
 
     Args:
-      agent: with images among its observations.
-      params: as in TrainState.
-      batch: (B, K+T, ...), as for `Agent.update`.
-      key: of all samples.
+      agent: agent with images among its observations.
+      params: parameters as in TrainState.
+      batch: batch (B, K+T, ...), as for `Agent.update`.
+      key: PRNG key of all samples.
     """
     nets = agent.networks(params)
     obs, carry, prev_action = agent.split_context(batch)
@@ -122,10 +122,10 @@ def open_loop(
     Args:
       world: the model.
       carry: state before the first step, (B, ...).
-      obs: (B, T, ...) observations and `is_first`.
-      prev_action: (B, T, A) action vector that led to each step.
-      seen: (B, T) bool; where true, the state is from the posterior, and
-        elsewhere from the prior, whatever is in `obs`.
+      obs: observations and `is_first`, (B, T, ...).
+      prev_action: action vector that led to each step, (B, T, A).
+      seen: flags (B, T) bool; where true, the state is from the posterior,
+        and elsewhere from the prior, whatever is in `obs`.
       key: one PRNG key.
 
     Returns:
@@ -159,9 +159,9 @@ def imagined(
 
     Args:
       nets: all modules.
-      discount: that the continue head has learned as part of its target.
-      start: (B, ...) states, the first step of the rollout.
-      length: T of the rollout; 2 if it is less.
+      discount: factor that the continue head has learned in its target.
+      start: states (B, ...), the first step of the rollout.
+      length: steps T of the rollout; 2 if it is less.
       key: one PRNG key.
     """
     world, rssm = nets.world, nets.world.rssm
@@ -177,7 +177,7 @@ def imagined(
     )
 
 
-def _decode(world: WorldModel, deter: jax.Array, stoch: jax.Array) -> Images:
+def _decode(world: WorldModel, deter: jax.Array, stoch: jax.Array) -> Batch:
     """deter (..., D), stoch (..., S*C) -> (..., h, w, c) uint8 by key."""
     decoder = world.decoder
     if not decoder.images:

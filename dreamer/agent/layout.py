@@ -6,7 +6,8 @@ the optimiser keeps of them (fully sharded: each device holds a part, and a
 whole copy only while an update computes with it).  The update itself is
 written for one batch and one set of parameters: XLA divides it and adds the
 collectives, so that losses, percentiles and random draws are those of the
-whole batch, however many devices there are.  Next: agent.py.
+whole batch, however many devices there are.  `OneDevice` stands for one that
+shares with nobody.  Next: agent.py.
 """
 
 import math
@@ -17,39 +18,96 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from dreamer.agent.types import Batch
+
 AXIS = "data"
 LEAST = 2**14  # elements; whatever has fewer is not worth dividing
+
+
+class OneDevice:
+    """One device that computes updates alone, the one that JAX takes.
+
+    Its methods are those of `Layout`, with nothing to divide or to send.
+
+    Attributes:
+      size: number of devices.
+      fsdp: as in `Layout`.
+      replicated, batch_sharded: no shardings, so that `jax.jit` chooses.
+    """
+
+    size = 1
+    fsdp = False
+    replicated = None
+    batch_sharded = None
+
+    def shardings(self, shapes: Any) -> None:
+        """How the arrays of a train state are kept: as `jax.jit` chooses."""
+
+    def gather(self, tree: Any) -> Any:
+        """What an update computes with: the same arrays."""
+        return tree
+
+    def place(self, tree: Any) -> Any:
+        """Host arrays on the device."""
+        return jax.device_put(tree)
+
+    def replicate(self, tree: Any) -> Any:
+        """Host arrays on the device."""
+        return jax.device_put(tree)
+
+    def replicate_key(self, key: jax.Array) -> jax.Array:
+        """The same PRNG key."""
+        return key
+
+    def shard_batch(self, batch: dict[str, np.ndarray]) -> Batch:
+        """A batch on the device."""
+        return jax.device_put(batch)
+
+    def to_one_device(self, tree: Any) -> Any:
+        """The same arrays."""
+        return tree
+
+    def gather_to_host(self, tree: Any, keep: bool = True) -> Any:
+        """The same arrays, or None where they are not kept."""
+        return tree if keep else None
+
+
+ONE_DEVICE = OneDevice()
 
 
 class Layout:
     """Devices that compute updates together.
 
     Args:
-      devices: in one order on all processes of the run.
+      devices: all of them, in one order on all processes of the run.
       fsdp: whether parameters and optimiser state are divided among them.
 
     Attributes:
-      whole: sharding of what every device has a copy of.
-      rows: sharding of what is divided along its first axis.
+      size: number of devices.
+      replicated: sharding of what every device has a copy of.
+      batch_sharded: sharding of what is divided along its first axis.
     """
 
     def __init__(self, devices: Sequence[jax.Device], fsdp: bool) -> None:
+        self.size = len(devices)
         self.fsdp = fsdp
-        self.mesh = Mesh(np.array(devices), (AXIS,))
-        self.whole = NamedSharding(self.mesh, PartitionSpec())
-        self.rows = NamedSharding(self.mesh, PartitionSpec(AXIS))
-        # One function, so that it is compiled once.
-        self._unite = jax.jit(lambda tree: tree, out_shardings=self.whole)
+        self._mesh = Mesh(np.array(devices), (AXIS,))
+        self.replicated = NamedSharding(self._mesh, PartitionSpec())
+        self.batch_sharded = NamedSharding(self._mesh, PartitionSpec(AXIS))
+        # One function, so that it is compiled once for each shape.
+        self._all_gather = jax.jit(
+            lambda tree: tree, out_shardings=self.replicated
+        )
 
     def shardings(self, shapes: Any) -> Any:
         """How the arrays of a train state, or of a part of it, are kept."""
         return jax.tree.map(lambda x: self._sharding(x.shape), shapes)
 
     def _sharding(self, shape: tuple[int, ...]) -> NamedSharding:
-        axis = axis_to_divide(shape, self.mesh.size) if self.fsdp else None
+        axis = axis_to_divide(shape, self.size) if self.fsdp else None
         if axis is None:
-            return self.whole
-        return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS))
+            return self.replicated
+        return NamedSharding(self._mesh, PartitionSpec(*[None] * axis, AXIS))
 
     def gather(self, tree: Any) -> Any:
         """Whole copies for an update to compute with; traced by JAX.
@@ -62,7 +120,7 @@ class Layout:
 
         @jax.custom_vjp
         def gathered(tree: Any) -> Any:
-            return jax.lax.with_sharding_constraint(tree, self.whole)
+            return jax.lax.with_sharding_constraint(tree, self.replicated)
 
         gathered.defvjp(
             lambda tree: (gathered(tree), None),
@@ -74,30 +132,59 @@ class Layout:
         """Host arrays, the same on all processes, where they are kept."""
         return jax.tree.map(_placed, tree, self.shardings(tree))
 
-    def everywhere(self, tree: Any) -> Any:
+    def replicate(self, tree: Any) -> Any:
         """Host arrays, the same on all processes, on every device."""
-        return jax.tree.map(lambda x: _placed(x, self.whole), tree)
+        return jax.tree.map(lambda x: _placed(x, self.replicated), tree)
 
-    def key(self, key: jax.Array) -> jax.Array:
+    def replicate_key(self, key: jax.Array) -> jax.Array:
         """A PRNG key, the same on all processes, on every device."""
         words = np.asarray(jax.random.key_data(key))
-        return jax.random.wrap_key_data(self.everywhere(words))
+        return jax.random.wrap_key_data(self.replicate(words))
 
-    def load(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    def shard_batch(self, batch: dict[str, np.ndarray]) -> Batch:
         """The batch of which each process has its own share of the rows."""
         return {
-            name: jax.make_array_from_process_local_data(self.rows, x)
+            name: jax.make_array_from_process_local_data(self.batch_sharded, x)
             for name, x in batch.items()
         }
 
-    def unite(self, tree: Any) -> Any:
-        """A whole copy on every device of what may be divided.
+    def to_one_device(self, tree: Any) -> Any:
+        """Whole arrays on the first device of this process.
 
-        All processes must call it together.
+        They may share memory with the tree: invalid once it is donated.  All
+        processes must call it together.
         """
-        if not self.fsdp:
-            return tree
-        return self._unite(tree)
+        whole = self._all_gather(tree) if self.fsdp else tree
+        return jax.tree.map(lambda x: x.addressable_data(0), whole)
+
+    def gather_to_host(self, tree: Any, keep: bool = True) -> Any:
+        """Arrays that this process can read, whole.
+
+        What is divided among processes comes to the host, one array after the
+        other: no device ever holds more than one of them whole.  All
+        processes must call it together.
+
+        Args:
+          tree: arrays as they are kept.
+          keep: whether this process wants them, or only sends its parts.
+
+        Returns:
+          NumPy arrays, and those of JAX that could be read as they are; None
+          where they are not kept.
+        """
+
+        def one(x: jax.Array) -> np.ndarray | jax.Array | None:
+            if x.is_fully_addressable or x.is_fully_replicated:
+                return x
+            # Of the copies on all devices here, that of the first alone.
+            whole = self._all_gather(x).addressable_data(0)
+            return np.asarray(whole) if keep else whole.block_until_ready()
+
+        if keep:
+            return jax.tree.map(one, tree)
+        for x in jax.tree.leaves(tree):
+            one(x)
+        return None
 
 
 def axis_to_divide(shape: tuple[int, ...], count: int) -> int | None:
@@ -118,11 +205,3 @@ def on_host(x: jax.Array) -> np.ndarray:
         return np.asarray(x)
     parts = {s.index[0].start: s.data for s in x.addressable_shards}
     return np.concatenate([np.asarray(parts[i]) for i in sorted(parts)])
-
-
-def on_one_device(tree: Any) -> Any:
-    """Of arrays that every device has whole, the copy of the first one here.
-
-    It shares their memory: it is gone when they are donated.
-    """
-    return jax.tree.map(lambda x: x.addressable_data(0), tree)

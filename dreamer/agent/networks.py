@@ -1,4 +1,4 @@
-"""Layers: linear, block-linear, norm, MLP, head.
+"""Layers: linear, split linear, block-linear, norm, MLP, head.
 
 Paper: arXiv 2301.04104v2, "Model architecture" in the methods.  Every layer
 is linear -> RMSNorm -> SiLU, parameters are float32 and activations are in
@@ -98,16 +98,49 @@ class Linear(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return add_bias(self.project(x), self.bias[...])
+        x = x.astype(self.dtype) @ self.kernel[...].astype(self.dtype)
+        return add_bias(x, self.bias[...])
 
-    def project(self, x: jax.Array, start: int = 0) -> jax.Array:
-        """Only x @ kernel[start:start + inputs of x], without the bias.
 
-        A layer applied to a concatenation is the sum of such products; the
-        ones that do not depend on the recurrent state leave the time loop.
-        """
-        kernel = self.kernel[...][start : start + x.shape[-1]]
-        return x.astype(self.dtype) @ kernel.astype(self.dtype)
+class SplitLinear(nnx.Module):
+    """A linear layer on inputs side by side, given one by one.
+
+    A layer applied to a concatenation is a sum of products, one for each
+    part; those that do not depend on the recurrent state leave the time loop.
+
+    Args:
+      widths: numbers of features of the parts.
+      units: number of outputs.
+      dtype: dtype of activations.
+      init: source of the initial values, which are those of one `Linear`.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        units: int,
+        *,
+        dtype: DType,
+        init: Init,
+    ):
+        self.widths = tuple(widths)
+        inputs = sum(widths)
+        self.kernel = init.kernel((inputs, units), inputs)
+        self.bias = init.constant((units,), 0.0)
+        self.dtype = dtype
+
+    def __call__(self, first: jax.Array, projected: jax.Array) -> jax.Array:
+        """first (..., widths[0]) and the projections of the others, summed."""
+        return add_bias(self.project(first, 0), self.bias[...]) + projected
+
+    def project(self, x: jax.Array, part: int) -> jax.Array:
+        """x (..., widths[part]) @ its rows of the kernel, without the bias."""
+        return x.astype(self.dtype) @ self.rows(part).astype(self.dtype)
+
+    def rows(self, part: int) -> jax.Array:
+        """The kernel of one part, (widths[part], units)."""
+        start = sum(self.widths[:part])
+        return self.kernel[...][start : start + self.widths[part]]
 
 
 class BlockLinear(nnx.Module):

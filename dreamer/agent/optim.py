@@ -1,4 +1,4 @@
-"""LaProp behind adaptive gradient clipping, and what is told of an update.
+"""LaProp behind adaptive gradient clipping, and update metrics.
 
 Per tensor: clip the gradient's norm relative to the parameter's norm (AGC,
 arXiv 2102.06171), divide by the root of its mean square, then average with
@@ -122,7 +122,7 @@ def optimizer_metrics(
     params: chex.ArrayTree,
     updates: jax.Array,
 ) -> dict[str, jax.Array]:
-    """What is told of an update, () each; names as in the authors' code.
+    """Update metrics, () each; names as in the authors' code.
 
     Norms are over all parameters together.
     """

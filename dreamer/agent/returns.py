@@ -23,11 +23,11 @@ def lambda_return(
     Time runs along axis 1.  R at the last time is `value` there.
 
     Args:
-      reward: (B, T) float32, r_t for t = 0..T-1; r_0 is not used.
-      discount: (B, T) float32, d_t: continue probability times discount.
-      value: (B, T) float32, only value[:, -1] is used, as R_{T-1}.
-      bootstrap: (B, T) float32, b_t: the value mixed in at each step.
-      lam: scalar or (B, T) float32, l_t; 0 cuts the return at t.
+      reward: rewards r_t, t = 0..T-1, (B, T) float32; r_0 is not used.
+      discount: continue probability times discount d_t, (B, T) float32.
+      value: values (B, T) float32; only value[:, -1] is used, as R_{T-1}.
+      bootstrap: value b_t mixed in at each step, (B, T) float32.
+      lam: weight l_t, scalar or (B, T) float32; 0 cuts the return at t.
 
     Returns:
       (B, T-1) float32, R_t for t = 0..T-2.

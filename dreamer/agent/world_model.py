@@ -12,16 +12,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from dreamer.agent.decoder import Decoder
 from dreamer.agent.distributions import Bernoulli, Categorical, TwoHot
-from dreamer.agent.encoder import Decoder, Encoder, Obs
+from dreamer.agent.encoder import Encoder
 from dreamer.agent.networks import DType, Head, Init
 from dreamer.agent.rssm import RSSM, State
+from dreamer.agent.types import Batch, Metrics
 from dreamer.hyperparameters import AgentConfig
 from dreamer.spaces import Space
 
 f32 = jnp.float32
 sg = jax.lax.stop_gradient
-Metrics = dict[str, jax.Array]
 
 
 def action_width(space: Space) -> int:
@@ -72,16 +73,16 @@ class WorldModel(nnx.Module):
 def world_model_loss(
     model: WorldModel,
     config: AgentConfig,
-    obs: Obs,
+    obs: Batch,
     states: State,
     posterior: Categorical,
 ) -> tuple[Metrics, Metrics]:
     """Reconstruction, reward, continue and the two KL terms.
 
     Args:
-      model: the modules whose parameters are differentiated.
-      config: for free nats and the discount horizon.
-      obs: (B, T, ...) observations, `reward`, `is_terminal`.
+      model: modules whose parameters are differentiated.
+      config: settings with free nats and the discount horizon.
+      obs: observations, `reward` and `is_terminal`, (B, T, ...).
       states: posterior states (B, T, ...) with gradients into the model.
       posterior: distributions (B, T, S, C) they were sampled from.
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from dreamer.agent.layout import Layout
+from dreamer.agent.layout import ONE_DEVICE, Layout, OneDevice
 from dreamer.config import Config, JaxConfig
+from dreamer.options import ConfigError
 from dreamer.run.peers import ALONE, Peers, peers_here
 from dreamer.run.rollcall import is_loopback, roll_call
 
@@ -24,7 +25,9 @@ def join(config: JaxConfig) -> Peers:
     """Meets the other processes of the run; call it before `select_device`.
 
     Raises:
-      ValueError: some did not come in time, or nothing tells who they are.
+      PassingError: some processes did not come in time.
+      ConfigError: nothing tells who they are, or they expect other numbers
+        of processes.
     """
     if config.coordinator == "none":
         return ALONE
@@ -34,7 +37,7 @@ def join(config: JaxConfig) -> Peers:
     else:
         count, index = config.processes, config.process
     roll_call(address, count, index, config.join_timeout)
-    # It would take SIGTERM away from the run, which stops by itself.
+    # JAX's preemption service would replace our SIGTERM handler.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         address,
@@ -66,18 +69,18 @@ def _detected(seconds: float) -> tuple[str, int, int, list[int] | None]:
     )
     address, count, index, ids = found
     if None in (address, count, index):
-        raise ValueError(
+        raise ConfigError(
             "jax.coordinator=auto: found no Slurm step, Kubernetes job, Open"
             " MPI or TPU pod that this process belongs to; give host:port"
         )
     return address, count, index, ids
 
 
-def make_layout(config: Config) -> Layout | None:
-    """Which devices make the updates; None if that is one.
+def make_layout(config: Config) -> Layout | OneDevice:
+    """Which devices make the updates.
 
     Raises:
-      ValueError: there are not so many, or the batch cannot be divided.
+      ConfigError: there are not so many, or the batch cannot be divided.
     """
     wanted = config.jax.devices
     here: dict[int, list[jax.Device]] = {}
@@ -86,18 +89,20 @@ def make_layout(config: Config) -> Layout | None:
     fewest = min(map(len, here.values()))
     if wanted > fewest:
         kind = jax.devices()[0].platform
-        raise ValueError(
+        raise ConfigError(
             f"jax.devices={wanted}: JAX finds {fewest} of kind {kind};"
             f" expected at most {fewest}, or 0 for all"
         )
     each = wanted or fewest
     devices = [x for process in sorted(here) for x in here[process][:each]]
     if config.batch_size % len(devices):
-        raise ValueError(
+        raise ConfigError(
             f"jax.devices={wanted}: {len(devices)} devices cannot share"
             f" batch_size={config.batch_size} evenly; expected a multiple"
         )
-    return Layout(devices, config.jax.fsdp) if len(devices) > 1 else None
+    if len(devices) == 1:
+        return ONE_DEVICE
+    return Layout(devices, config.jax.fsdp)
 
 
 def select_device(config: JaxConfig) -> np.dtype:
@@ -110,7 +115,7 @@ def select_device(config: JaxConfig) -> np.dtype:
       The compute dtype.
 
     Raises:
-      ValueError: the platform asked for is not there.
+      ConfigError: the platform asked for is not there.
     """
     wanted = "cuda" if config.platform == "gpu" else config.platform
     if wanted != "auto":
@@ -128,13 +133,13 @@ def select_device(config: JaxConfig) -> np.dtype:
     except (RuntimeError, AssertionError) as error:
         # An assertion without words where JAX is installed for CPUs only.
         reason = str(error).partition("\n")[0] or "none is installed"
-        raise ValueError(
+        raise ConfigError(
             f"jax.platform={config.platform}: JAX finds no such device"
             f" ({reason}); expected auto, cpu or a device of this machine"
         ) from error
     # JAX keeps to what it began with, should it have begun before.
     if wanted not in ("auto", "cuda" if backend == "gpu" else backend):
-        raise ValueError(
+        raise ConfigError(
             f"jax.platform={config.platform}: JAX already runs on {backend}"
         )
     name = config.compute_dtype
@@ -143,15 +148,15 @@ def select_device(config: JaxConfig) -> np.dtype:
     return jax.numpy.dtype(name)
 
 
-def describe_devices(layout: Layout | None) -> str:
+def describe_devices(layout: Layout | OneDevice) -> str:
     """One line where several devices make the updates; otherwise nothing."""
-    if layout is None:
+    if layout.size == 1:
         return ""
-    count, processes = layout.mesh.size, jax.process_count()
+    processes = jax.process_count()
     kept = "a part" if layout.fsdp else "a copy"
     among = f" of {processes} processes" if processes > 1 else ""
     return (
-        f"{count} devices{among} share each batch and hold {kept} of the"
+        f"{layout.size} devices{among} share each batch and hold {kept} of the"
         " parameters each."
     )
 

@@ -18,15 +18,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer.agent.agent import Agent, Batch, Metrics, Params, TrainState
-from dreamer.agent.layout import on_host, on_one_device
+from dreamer.agent.agent import Agent, TrainState
+from dreamer.agent.layout import on_host
+from dreamer.agent.types import Batch, Metrics, Params
+from dreamer.options import ConfigError
 from dreamer.replay import Positions, Replay
 from dreamer.replay.background import done
 from dreamer.run import threads
 from dreamer.run.nonfinite import NonFinite
 
 
-class Made(NamedTuple):
+class PendingUpdate(NamedTuple):
     """An update that was dispatched; whether it was applied is not known.
 
     `nonfinite: () float32`, 1 if it was not.
@@ -47,13 +49,13 @@ class Learner:
     saved (nonfinite.py), and too many of them in a row end the run.
 
     Args:
-      agent: for its update.
-      state: to start from; donated to the first update.
-      replay: batches come from here, latents go back.
+      agent: maker of the updates.
+      state: train state to start from; donated to the first update.
+      replay: source of batches, to which latents go back.
       batch_size: B; of several processes, what each of them contributes.
       key: PRNG key of all updates.
-      logdir: for batches of updates that were not applied.
-      nonfinite_limit: such updates in a row that end the run.
+      logdir: folder for batches of updates that were not applied.
+      nonfinite_limit: number of such updates in a row that ends the run.
 
     Attributes:
       updates: gradient updates so far.
@@ -74,26 +76,19 @@ class Learner:
         self.state = state
         self.replay = replay
         self.batch_size = batch_size
-        self._key = key
+        self._layout = agent.layout
+        self._key = self._layout.replicate_key(key)
         self._params: Params | None = None
         self.updates = int(state.updates)
         self.waited = 0.0
         self._nonfinite = NonFinite(logdir, nonfinite_limit)
         self._next: tuple[Positions, Future[Batch]] | None = None
-        self._fresh: Made | None = None
+        self._pending: PendingUpdate | None = None
         self._names: list[str] = []  # of metrics, in the order of their sums
         self._sums: jax.Array | None = None
         self._summed = 0
         self._add = jax.jit(_add_finite, donate_argnums=0)
         self._program: Future[Callable] = done(agent.update)
-        layout = agent.layout
-        if layout is None:
-            self._load, self._everywhere = jax.device_put, jax.device_put
-            self._rows = batch_size
-        else:
-            self._load, self._everywhere = layout.load, layout.everywhere
-            self._key = layout.key(key)
-            self._rows = batch_size * jax.process_count()
 
     @property
     def reports(self) -> list[str]:
@@ -102,25 +97,23 @@ class Learner:
 
     @property
     def params(self) -> Params:
-        """To act with: whole, on one device, gone after the next update."""
-        layout = self.agent.layout
-        if layout is None:
-            return self.state.params
+        """Whole, on one device; invalid after the next update (donated)."""
         if self._params is None:
-            whole = layout.unite(self.state.params)
-            self._params = on_one_device(whole)
+            self._params = self._layout.to_one_device(self.state.params)
         return self._params
 
-    def whole_state(self) -> TrainState:
-        """The train state, as a process can read it; all ask together."""
-        layout = self.agent.layout
-        if layout is None or jax.process_count() == 1:
-            return self.state
-        return layout.unite(self.state)
+    def whole_state(self) -> TrainState | None:
+        """The train state, which process 0 can read; all ask together.
+
+        The others get none.
+        """
+        leads = jax.process_index() == 0
+        return self._layout.gather_to_host(self.state, keep=leads)
 
     def compile(self) -> None:
         """Compiles the update while the caller goes on with other things."""
-        spec = self.replay.batch_spec(self._rows)
+        rows = self.batch_size * jax.process_count()
+        spec = self.replay.batch_spec(rows)
         batch = {k: jax.ShapeDtypeStruct(*v) for k, v in spec.items()}
         # Shapes, because the state itself may be donated meanwhile.
         state = jax.tree.map(
@@ -162,10 +155,12 @@ class Learner:
         nonfinite = metrics["opt/nonfinite"]
         for result in (nonfinite, *latents.values()):
             result.copy_to_host_async()
-        made = Made(self.updates, positions, batch, latents, nonfinite)
-        self._fresh = made
+        self._pending = PendingUpdate(
+            self.updates, positions, batch, latents, nonfinite
+        )
         self._prepare()
-        # Here alone, where it does not matter whether `arrays` came between.
+        # Checked only here, so that a checkpoint in between cannot change when
+        # a run ends.
         self._nonfinite.check(self.updates - 1)
 
     def metrics(self) -> dict[str, float]:
@@ -215,11 +210,12 @@ class Learner:
         """Goes on where another learner stood when `arrays` was called.
 
         Args:
-          arrays: of that learner, with the state and replay of that time
-            given to this one; nothing if there is nothing to restore.
+          arrays: dict that `arrays()` of that learner returned, whose state
+            and replay of that time this one was given; empty if there is
+            nothing to restore.
 
         Raises:
-          ValueError: the batch is not of the shape that this run needs.
+          ConfigError: the batch is not of the shape that this run needs.
         """
         self._nonfinite.in_row = int(arrays.get("nonfinite", 0))
         if "summed" in arrays:
@@ -227,7 +223,7 @@ class Learner:
             sums = _under("sums/", arrays)
             self._names = sorted(sums)
             values = np.array([sums[name] for name in self._names], np.float32)
-            self._sums = self._everywhere(values)
+            self._sums = self._layout.replicate(values)
         batch = _under("batch/", arrays)
         if not batch:
             return
@@ -235,11 +231,11 @@ class Learner:
         saved = {k: (v.shape, v.dtype) for k, v in batch.items()}
         places = {np.shape(arrays.get(k)) for k in ("env", "start")}
         if saved != spec or places != {(self.batch_size,)}:
-            raise ValueError(
+            raise ConfigError(
                 f"the batch in the checkpoint has {saved}, expected {spec}"
             )
         positions = Positions(arrays["env"], arrays["start"])
-        self._next = (positions, done(self._load(batch)))
+        self._next = (positions, done(self._layout.shard_batch(batch)))
 
     def close(self) -> None:
         """Waits for the batch that is being gathered; not for a compiler."""
@@ -252,19 +248,19 @@ class Learner:
         self._next = (positions, batch)
 
     def _gather(self, positions: Positions) -> Batch:
-        return self._load(self.replay.gather(positions))
+        return self._layout.shard_batch(self.replay.gather(positions))
 
     def _write_back(self) -> None:
         """Settles the update before: latents into the replay, if applied."""
-        if self._fresh is None:
+        if self._pending is None:
             return
-        made, self._fresh = self._fresh, None
-        applied = not np.asarray(made.nonfinite)
-        batch = {} if applied else _flat(made.batch, made.positions)
-        self._nonfinite.note(made.number, applied, batch)
+        update, self._pending = self._pending, None
+        applied = not np.asarray(update.nonfinite)
+        batch = {} if applied else _flat(update.batch, update.positions)
+        self._nonfinite.note(update.number, applied, batch)
         if applied:
-            host = {k: on_host(v) for k, v in made.latents.items()}
-            self.replay.write_back(made.positions, host)
+            host = {k: on_host(v) for k, v in update.latents.items()}
+            self.replay.write_back(update.positions, host)
 
     def _remember(self, metrics: Metrics) -> None:
         """Sums metrics up on the device; they leave it when logged."""
@@ -277,8 +273,8 @@ def _add_finite(sums: jax.Array | None, metrics: Metrics) -> jax.Array:
     """Adds the metrics of an update that was applied, or else only counts.
 
     Args:
-      sums: so far, (M,) float32, or None at first.
-      metrics: (), by name; M of them.
+      sums: totals so far, (M,) float32, or None at first.
+      metrics: M numbers () by name.
 
     Returns:
       The sums, (M,) float32, in the order of the sorted names: one array,

@@ -11,6 +11,7 @@ function that acts is the one of training. Next: snapshot.py for which
 checkpoint that is, episodes.py for scores and films.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -20,11 +21,14 @@ import gymnasium
 import jax
 import numpy as np
 
-from dreamer.agent.agent import Agent, Carry, Params
+from dreamer.agent.agent import Agent, Carry
 from dreamer.agent.dream import reconstruct
+from dreamer.agent.types import Params
 from dreamer.config import Config
-from dreamer.envs.vector import Envs, make_env
+from dreamer.envs.make import make_env
+from dreamer.envs.vector import Envs
 from dreamer.envs.watched import make_watched
+from dreamer.options import ConfigError
 from dreamer.replay import Damaged
 from dreamer.run import archive
 from dreamer.run.device import select_device
@@ -51,24 +55,24 @@ def load(
       path: a run's logdir, which may be in use, or the folder of one
         checkpoint, copied to wherever.
       checkpoint: policy steps of the one wanted; the newest by default.
-      mode: `sample` draws actions as in training, `argmax` takes the likeliest
-        one, of continuous actions the mean.
-      seed: of these draws.
+      mode: way to choose: `sample` draws actions as in training, `argmax`
+        takes the likeliest one, of continuous actions the mean.
+      seed: seed of these draws.
       settings: changes of the run's, by key, in the groups `env` and `jax`:
         {"jax.platform": "cpu"}.
 
     Raises:
-      ValueError: one line says why there is none, or why it cannot act here.
+      ConfigError: one line says why there is none, or why it cannot act here.
     """
     if mode not in MODES:
-        raise ValueError(f"mode={mode}: expected one of {', '.join(MODES)}")
+        raise ConfigError(f"mode={mode}: expected one of {', '.join(MODES)}")
     place = Path(path).expanduser()
     while True:
         path, home = locate(place, checkpoint)
         try:
             snapshot = read(path, home, settings or {})
             if checkpoint not in (None, snapshot.policy_steps):
-                raise ValueError(
+                raise ConfigError(
                     f"checkpoint={checkpoint}: {path} is the one of policy"
                     f" step {snapshot.policy_steps}"
                 )
@@ -77,7 +81,7 @@ def load(
             # A run that goes on replaces its checkpoints: look again then.
             if path.exists():
                 hint = "" if path == place else "; --checkpoint takes another"
-                raise ValueError(f"{error}{hint}") from None
+                raise ConfigError(f"{error}{hint}") from None
 
 
 def _policy(snapshot: Snapshot, home: Path, mode: str, seed: int) -> "Policy":
@@ -92,7 +96,7 @@ def _policy(snapshot: Snapshot, home: Path, mode: str, seed: int) -> "Policy":
         dtype=dtype,
         context=config.replay_context,
     )
-    shapes = jax.eval_shape(lambda: agent.init(0))
+    shapes = agent.state_shapes()
     like = {"params": shapes.params, "updates": shapes.updates}
     part = archive.read_part(snapshot.path, snapshot.meta, like)
     return Policy(
@@ -160,61 +164,67 @@ class Policy:
         """The next action, of one environment or of several.
 
         Args:
-          obs: of N environments as `Envs.step` returns it, with `is_first`
-            (N,), which begins episodes; or of one alone, as the environment
-            of `make_env` returns it. Then `reset` begins an episode.
+          obs: observations of N environments as `Envs.step` returns them,
+            with `is_first` (N,), which begins episodes; or those of one
+            alone, as the environment of `make_env` returns them. Then `reset`
+            begins an episode.
 
         Returns:
           The action as `Envs.step` or the environment takes it: int32 (N,)
           or (), float32 (N, n) or (n,).
 
         Raises:
-          ValueError: a key is missing or has another shape, or there are not
-            as many environments as in the call before.
+          ValueError: a key is missing, or has another shape or values of
+            another kind, or there are not as many environments as in the call
+            before. One line.
         """
-        name, space = next(iter(self.obs_spaces.items()))
-        alone = np.ndim(obs.get(name)) == len(space.shape)
-        inputs = {key: self._input(obs, key, alone) for key in self.obs_spaces}
-        count = len(inputs[name])
-        begins = self._carry is None
-        if begins:
-            self._carry = self._agent.initial_carry(count)
-        if len(self._carry.deter) != count:
+        inputs, alone = self._inputs(obs)
+        count, carry = len(inputs["is_first"]), self._carry
+        if carry is None:
+            carry = self._agent.initial_carry(count)
+            inputs["is_first"] = np.ones(count, bool)
+        if len(carry.deter) != count:
             raise ValueError(
                 f"observations of {count} environments, expected"
-                f" {len(self._carry.deter)} as before; reset() forgets them"
+                f" {len(carry.deter)} as before; reset() forgets them"
             )
-        first = np.zeros(count, bool) if alone else obs["is_first"]
-        inputs["is_first"] = np.ones(count, bool) if begins else first
         self._carry, action = self._agent.policy(
             self._params,
-            self._carry,
+            carry,
             inputs,
             self._key,
             np.uint32(self._calls % 2**32),
-            mode=self.mode == "argmax",
+            greedy=self.mode == "argmax",
         )
         self._calls += 1
         return np.array(action[0] if alone else action)
 
-    def _input(
-        self, obs: Mapping[str, Any], key: str, alone: bool
-    ) -> np.ndarray:
-        """One key of an observation, (N, ...)."""
-        space = self.obs_spaces[key]
-        if key not in obs:
+    def _inputs(
+        self, obs: Mapping[str, Any]
+    ) -> tuple[dict[str, np.ndarray], bool]:
+        """What the agent sees, (N, ...), and whether that is of one alone."""
+        if missing := self.obs_spaces.keys() - obs.keys():
             raise ValueError(
-                f"an observation lacks {key!r}, expected"
+                f"an observation lacks {min(missing)!r}, expected"
                 f" {', '.join(self.obs_spaces)}"
             )
-        value = np.asarray(obs[key], space.dtype)
-        value = value[None] if alone else value
-        if value.shape[1:] != space.shape:
-            raise ValueError(
-                f"observation {key!r} has shape {np.shape(obs[key])}, expected"
-                f" {space.shape}, or that of several environments"
-            )
-        return value
+        inputs = {
+            key: _as_dtype(key, obs[key], space.dtype)
+            for key, space in self.obs_spaces.items()
+        }
+        key, space = next(iter(self.obs_spaces.items()))
+        alone = inputs[key].ndim == len(space.shape)
+        if alone:
+            inputs = {key: value[None] for key, value in inputs.items()}
+        lead = inputs[key].shape[:1]
+        for key, space in self.obs_spaces.items():
+            if inputs[key].shape != (*lead, *space.shape):
+                raise ValueError(
+                    f"observation {key!r} has shape {np.shape(obs[key])},"
+                    f" expected {space.shape}, or that of several environments"
+                )
+        first = np.zeros(1, bool) if alone else _is_first(obs, lead)
+        return inputs | {"is_first": first}, alone
 
     def reset(self) -> None:
         """Forgets what it has seen: the next observation begins an episode."""
@@ -224,7 +234,7 @@ class Policy:
         """How the world model pictures what one environment showed last.
 
         Args:
-          env: which of those of the last call.
+          env: index of the environment in the last call.
 
         Returns:
           Images uint8 (H, W, C) by observation key.
@@ -237,8 +247,13 @@ class Policy:
         return {key: np.asarray(image[0]) for key, image in images.items()}
 
     def make_env(self) -> gymnasium.Env:
-        """One environment as in training, to be used as any of Gymnasium."""
-        return make_env(self.config)
+        """One environment as in training, to be used as any of Gymnasium.
+
+        Where it is seeded as it is built, it is with another seed than in
+        training, so that `reset` without one begins an episode of its own.
+        """
+        seed = _apart(self.config.seed)
+        return make_env(dataclasses.replace(self.config, seed=seed))
 
     def make_envs(
         self,
@@ -250,14 +265,14 @@ class Policy:
         """Environments as in training, with other seeds.
 
         Args:
-          num: how many; with more than one they run in worker processes.
-          seed: of all of them.
+          num: number of them; more than one run in worker processes.
+          seed: seed of all of them.
           length: policy steps after which an episode is cut short.
-          filmed: how many episodes have pictures for people. Episode i is to
-            be played in environment i % num. See `dreamer/envs/watched.py`.
+          filmed: number of episodes with pictures for people. Episode i is
+            to be played in environment i % num. See `dreamer/envs/watched.py`.
 
         Raises:
-          ValueError: something is out of range.
+          ConfigError: the agent cannot handle them.
           EnvError: one does not start.
         """
         run = self.config.run
@@ -268,10 +283,51 @@ class Policy:
         return Envs(
             [partial(make_watched, self.config, length, x) for x in shares],
             _apart(seed),
-            self.config.action_repeat,
             timeout=run.env_timeout,
             restarts=run.env_restarts,
         )
+
+
+def _is_first(obs: Mapping[str, Any], lead: tuple[int, ...]) -> np.ndarray:
+    """Where episodes begin, of as many environments as `lead` says."""
+    if "is_first" not in obs:
+        raise ValueError(
+            "an observation of several environments lacks 'is_first',"
+            f" expected {lead} bool: whether an episode begins"
+        )
+    first = _as_dtype("is_first", obs["is_first"], np.dtype(bool))
+    if first.shape != lead:
+        raise ValueError(
+            f"observation 'is_first' has shape {first.shape}, expected {lead}"
+        )
+    return first
+
+
+def _as_dtype(key: str, value: Any, dtype: np.dtype) -> np.ndarray:
+    """A part of an observation, if it is of the right kind.
+
+    Whole numbers of another type will do if none of them would change.
+
+    Raises:
+      ValueError: it is not. One line.
+    """
+    try:
+        given = np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            f"observation {key!r} is no array, expected {dtype}"
+        ) from None
+    if given.dtype == dtype:
+        return given
+    whole = given.dtype.kind in "iu" and dtype.kind in "iu"
+    if whole or np.can_cast(given.dtype, dtype, "same_kind"):
+        found = given.astype(dtype)
+        if not whole or np.array_equal(found, given):
+            return found
+    raise ValueError(
+        f"observation {key!r} holds {given.dtype}, expected {dtype}"
+        + (" and what fits into it" if whole else "")
+    )
 
 
 def _apart(seed: int) -> int:

@@ -8,6 +8,7 @@ of which gives its share of the rows.
 
 import os
 import sys
+import weakref
 
 import count_work
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 
 from dreamer.agent import layout as layouts
 from dreamer.agent.agent import Agent
-from dreamer.config import load
+from dreamer.settings import load
 from dreamer.spaces import Space
 
 UPDATES = 3
@@ -44,7 +45,7 @@ def main(out, kind, devices, coordinator="", count="1", index="0"):
     if coordinator:
         jax.distributed.initialize(coordinator, int(count), int(index))
     layouts.LEAST = 256  # the agent is small
-    layout = None
+    layout = layouts.ONE_DEVICE
     if kind != "one":
         layout = layouts.Layout(jax.devices(), kind == "fsdp")
     config = load(["--configs", "atari100k", "debug"])
@@ -64,8 +65,7 @@ def main(out, kind, devices, coordinator="", count="1", index="0"):
     for update in range(UPDATES):
         batch = batch_of(agent, rng, config)
         batch = {name: x[rows] for name, x in batch.items()}
-        if layout is not None:
-            batch, key = layout.load(batch), layout.key(key)
+        batch, key = layout.shard_batch(batch), layout.replicate_key(key)
         if update == 0:
             compiled = agent.update.lower(state, batch, key).compile()
         state, latents, metrics = compiled(state, batch, key)
@@ -89,12 +89,33 @@ def main(out, kind, devices, coordinator="", count="1", index="0"):
 
 def named(state, layout):
     """Copies on the host, for the state is donated to the next update."""
-    if layout is not None:
-        state = layout.unite(state)
+    if layout.fsdp:
+        state = one_at_a_time(layout, state)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.array(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
     }
+
+
+def one_at_a_time(layout, state):
+    """The state on the host; no two of its arrays are whole together."""
+    all_gather, made = layout._all_gather, []
+
+    def spied(x):
+        assert not any(ref() is not None for ref in made)
+        whole = all_gather(x)
+        made.append(weakref.ref(whole))
+        return whole
+
+    layout._all_gather = spied
+    assert layout.gather_to_host(state, keep=False) is None
+    sent = len(made)
+    state = layout.gather_to_host(state)
+    layout._all_gather = all_gather
+    # As many as are divided among processes, each time.
+    assert len(made) == 2 * sent
+    assert (sent > 0) == (jax.process_count() > 1)
+    return state
 
 
 if __name__ == "__main__":

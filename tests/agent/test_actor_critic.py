@@ -10,6 +10,7 @@ from dreamer.agent.actor_critic import (
     Critic,
     critic_loss,
     imagination_loss,
+    relative_entropy,
     replay_value_loss,
 )
 from dreamer.agent.distributions import Bernoulli, Categorical, TwoHot
@@ -68,6 +69,21 @@ def test_critic_loss_is_two_cross_entropies_with_constant_targets():
     expected = dist.loss(target) + 0.5 * dist.loss(slow)
     loss = critic_loss(dist, target, slow, 0.5)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("entropy", "lowest", "highest", "expected"),
+    [
+        (np.log(2), 0.0, np.log(4), 0.5),
+        (-1.0, -3.0, 5.0, 0.25),
+        (0.0, 0.0, 0.0, 0.0),  # one action
+        (1.4, 1.4, 1.4, 0.0),  # one standard deviation
+    ],
+)
+def test_relative_entropy(entropy, lowest, highest, expected):
+    found = relative_entropy(jnp.float32(entropy), lowest, highest)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 # Losses

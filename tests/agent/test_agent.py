@@ -15,6 +15,7 @@ import pytest
 
 from dreamer.agent.agent import Agent
 from dreamer.agent.rssm import State
+from dreamer.options import ConfigError
 from dreamer.spaces import Space
 from tests.agent.tiny import (
     BUTTONS,
@@ -160,6 +161,13 @@ def infinite(batch):
     return batch | {"reward": batch["reward"].at[0, 3].set(jnp.inf)}
 
 
+def test_one_action_is_no_choice_and_no_trouble():
+    agent = tiny_agent(VECTOR, Space("discrete", (), 1))
+    _, _, (metrics,) = learn(agent, 1)
+    assert metrics["rand/action"] == 0
+    assert all(np.isfinite(value) for value in metrics.values())
+
+
 @pytest.mark.parametrize("spoil", [not_a_number, infinite])
 def test_an_update_without_finite_numbers_is_not_applied(walker, spoil):
     state, _, history = learn(walker, 12)
@@ -222,7 +230,7 @@ def test_slow_critic_starts_as_a_copy_and_follows_at_its_rate(walker):
 
 def test_latents_are_as_declared(mixed, walker):
     for agent in (mixed, walker):
-        state = jax.eval_shape(lambda agent=agent: agent.init(0))
+        state = agent.state_shapes()
         batch = tiny_batch(agent, 2, 4)
         _, latents, _ = jax.eval_shape(agent.update, state, batch, KEY)
         assert latents.keys() == agent.latents.keys()
@@ -274,7 +282,7 @@ def test_context_is_split_from_what_is_trained(context):
 @pytest.mark.parametrize("action", [BUTTONS, JOINTS])
 def test_shapes_hold_for_every_kind_of_space(action, context):
     agent = tiny_agent(MIXED, action, context=context, dtype=jnp.bfloat16)
-    state = jax.eval_shape(lambda: agent.init(0))
+    state = agent.state_shapes()
     batch = tiny_batch(agent, 2, 5)
     new, latents, metrics = jax.eval_shape(agent.update, state, batch, KEY)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), new) == jax.tree.map(
@@ -422,7 +430,7 @@ def test_actions_look_like_the_action_space(name, request):
 def test_mode_takes_the_likeliest_action(walker):
     params, obs = awake(walker.init(0).params), step_obs(walker)
     carry, step = walker.initial_carry(2), jnp.int32(0)
-    new, mode = walker.policy(params, carry, obs, KEY, step, mode=True)
+    new, mode = walker.policy(params, carry, obs, KEY, step, greedy=True)
     nets = walker.networks(params)
     onehot = jax.nn.one_hot(new.stoch, walker.config.dyn.rssm.classes)
     expected = nets.actor(State(new.deter, onehot).feat).mean
@@ -432,6 +440,15 @@ def test_mode_takes_the_likeliest_action(walker):
 
 
 # Starting values
+
+
+def test_shapes_are_those_of_what_init_gives_and_draw_nothing(monkeypatch):
+    agent = tiny_agent(MIXED, JOINTS)
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), agent.init(0)
+    )
+    monkeypatch.setattr(agent, "build", None)
+    assert agent.state_shapes() == shapes
 
 
 def test_init_by_seed():
@@ -452,5 +469,5 @@ def test_rewards_and_values_start_at_zero_and_actions_nearly_uniform():
 
 def test_impossible_image_sizes_name_the_size():
     space = {"image": Space("image", (84, 84, 1))}
-    with pytest.raises(ValueError, match=r"84.*multiples of 16"):
+    with pytest.raises(ConfigError, match=r"84.*multiples of 16"):
         Agent(space, BUTTONS, tiny_config(), dtype=jnp.float32)

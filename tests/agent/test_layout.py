@@ -17,10 +17,10 @@ import pytest
 
 from dreamer.agent.layout import (
     LEAST,
+    ONE_DEVICE,
     Layout,
     axis_to_divide,
     on_host,
-    on_one_device,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,16 +143,37 @@ def test_large_arrays_are_divided_along_their_longest_axis(shape, axis):
 def test_without_fsdp_everything_is_whole():
     layout = Layout([jax.devices()[0]], fsdp=False)
     shapes = {"kernel": jax.ShapeDtypeStruct((1024, 1024), jnp.float32)}
-    assert layout.shardings(shapes) == {"kernel": layout.whole}
+    assert layout.shardings(shapes) == {"kernel": layout.replicated}
 
 
 def test_arrays_go_to_the_devices_and_back():
     layout = Layout([jax.devices()[0]], fsdp=False)
     tree = {"a": np.arange(6.0).reshape(2, 3), "b": np.int32(4)}
     placed = layout.place(tree)
-    assert placed["a"].sharding == layout.whole
+    assert placed["a"].sharding == layout.replicated
     np.testing.assert_array_equal(on_host(placed["a"]), tree["a"])
-    assert on_one_device(placed)["b"] == 4
-    key = layout.key(jax.random.key(3))
+    assert layout.to_one_device(placed)["b"] == 4
+    key = layout.replicate_key(jax.random.key(3))
     draws = [jax.random.bits(x) for x in (key, jax.random.key(3))]
     assert draws[0] == draws[1]
+
+
+def test_one_device_does_what_several_do():
+    several = Layout([jax.devices()[0]], fsdp=True)
+
+    def public(layout):
+        return {name for name in dir(layout) if not name.startswith("_")}
+
+    assert public(ONE_DEVICE) == public(several)
+    tree = {"a": np.arange(6.0, dtype=np.float32).reshape(2, 3)}
+    key = jax.random.key(3)
+    for layout in (ONE_DEVICE, several):
+        found = [layout.place(tree), layout.replicate(tree)]
+        found += [layout.shard_batch(tree), layout.gather(found[0])]
+        found += [layout.to_one_device(found[0])]
+        found += [layout.gather_to_host(found[0])]
+        for each in found:
+            np.testing.assert_array_equal(each["a"], tree["a"])
+        assert layout.gather_to_host(found[0], keep=False) is None
+        assert layout.replicate_key(key) == key
+        assert layout.size == 1

@@ -14,12 +14,15 @@ from dreamer.agent.networks import (
     MLP,
     BlockLinear,
     Dense,
+    Head,
     Init,
     Linear,
     RMSNorm,
+    SplitLinear,
     add_bias,
     cast_kernels,
 )
+from dreamer.hyperparameters import AgentConfig
 
 KW = dict(dtype=jnp.float32, init=Init(0))
 RNG = np.random.default_rng(0)
@@ -86,12 +89,46 @@ def test_linear_layer():
     np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_projections_of_parts_add_up_to_the_layer_on_the_whole():
-    layer = Linear(7, 4, **KW)
-    layer.bias[...] = jnp.asarray(normal(4))
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Linear(10, 5, **KW),
+        Dense(10, 5, **KW),
+        MLP(10, 5, 2, **KW),
+        Head(10, 5, AgentConfig().rewhead, **KW),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+@pytest.mark.parametrize("width", [3, 11])
+def test_inputs_of_another_width_fail(layer, width):
+    layer(jnp.asarray(normal(2, 10)))
+    with pytest.raises(TypeError, match=rf"\({width},\)"):
+        layer(jnp.asarray(normal(2, width)))
+
+
+def test_parts_add_up_to_the_layer_on_the_whole():
+    split, whole = SplitLinear((3, 2, 2), 4, **KW), Linear(7, 4, **KW)
+    whole.bias[...] = split.bias[...] = jnp.asarray(normal(4))
+    whole.kernel[...] = split.kernel[...]
     x = normal(2, 7)
-    parts = layer(x[:, :3]) + layer.project(x[:, 3:], 3)
-    np.testing.assert_allclose(parts, layer(x), rtol=1e-5, atol=1e-6)
+    others = split.project(x[:, 3:5], 1) + split.project(x[:, 5:], 2)
+    parts = split(x[:, :3], others)
+    np.testing.assert_allclose(parts, whole(x), rtol=1e-5, atol=1e-6)
+
+
+def test_parts_of_another_width_fail():
+    layer = SplitLinear((3, 4), 5, **KW)
+    for part, width in ((0, 2), (0, 4), (1, 3), (1, 7)):
+        with pytest.raises(TypeError, match=rf"\({width},\)"):
+            layer.project(jnp.asarray(normal(2, width)), part)
+    with pytest.raises(IndexError):
+        layer.project(jnp.asarray(normal(2, 3)), 2)
+
+
+def test_a_split_layer_starts_out_as_a_whole_one():
+    split = SplitLinear((3, 4), 5, dtype=jnp.float32, init=Init(0))
+    whole = Linear(7, 5, dtype=jnp.float32, init=Init(0))
+    np.testing.assert_array_equal(split.kernel[...], whole.kernel[...])
 
 
 def test_block_linear_is_a_block_diagonal_matrix():

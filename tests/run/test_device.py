@@ -3,17 +3,22 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamer.config import JaxConfig
+from dreamer.agent.layout import ONE_DEVICE
+from dreamer.config import Config, JaxConfig
+from dreamer.options import ConfigError
 from dreamer.run.device import (
     DETERMINISTIC,
     _detected,
     describe_device,
+    describe_devices,
+    make_layout,
     select_device,
 )
 
@@ -59,15 +64,35 @@ def test_a_device_that_is_not_there(failure, monkeypatch):
         raise failure
 
     monkeypatch.setattr(jax, "default_backend", fail)
-    with pytest.raises(ValueError, match=r"jax\.platform=tpu: ") as error:
+    with pytest.raises(ConfigError, match=r"jax\.platform=tpu: ") as error:
         select_device(JaxConfig(platform="tpu"))
     assert "\n" not in str(error.value)
 
 
 def test_another_device_than_jax_began_with(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    with pytest.raises(ValueError, match="JAX already runs on cpu"):
+    with pytest.raises(ConfigError, match="JAX already runs on cpu"):
         select_device(JaxConfig(platform="tpu"))
+
+
+def test_one_device_computes_alone():
+    config = Config(jax=JaxConfig(devices=1))
+    assert make_layout(config) is ONE_DEVICE
+    assert describe_devices(ONE_DEVICE) == ""
+
+
+def test_more_devices_than_there_are():
+    count = len(jax.devices())
+    config = Config(jax=JaxConfig(devices=count + 1))
+    with pytest.raises(ConfigError, match=f"devices={count + 1}: JAX finds"):
+        make_layout(config)
+
+
+def test_devices_that_cannot_share_the_batch(monkeypatch):
+    devices = [SimpleNamespace(process_index=0, platform="cpu")] * 3
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    with pytest.raises(ConfigError, match="3 devices cannot share batch_size"):
+        make_layout(Config(jax=JaxConfig(devices=3)))
 
 
 def test_compiled_programs_are_kept(monkeypatch, tmp_path):
@@ -138,5 +163,5 @@ def test_a_slurm_step_is_found(monkeypatch):
 def test_nothing_to_find(monkeypatch):
     for name in ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ValueError, match=r"jax\.coordinator=auto: found no"):
+    with pytest.raises(ConfigError, match=r"jax\.coordinator=auto: found no"):
         _detected(5.0)

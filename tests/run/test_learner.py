@@ -28,7 +28,7 @@ def test_the_next_batch_is_drawn_before_new_steps_come_in(build):
     learner.update()
     newest = replay._time
     train(learner, replay, 1)
-    used = learner._fresh.positions
+    used = learner._pending.positions
     assert used.start.max() + 3 < newest
     assert replay._time == newest + 3
 
@@ -37,7 +37,7 @@ def test_latents_return_to_where_they_came_from(build):
     replay = filled()
     learner = build(replay)
     learner.update()
-    positions, latents = learner._fresh.positions, learner._fresh.latents
+    positions, latents = learner._pending.positions, learner._pending.latents
     before = tiny.contents(replay)
     learner.arrays()
     after = tiny.contents(replay)

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
+from dreamer.options import ConfigError
 from dreamer.run.checkpoint import Checkpoints
 from tests.run import tiny
 from tests.run.learning import Agent, filled, make_learner
@@ -126,5 +127,5 @@ def test_a_batch_of_another_run_is_refused(name, value, build):
     arrays = learner.arrays() | {name: value}
     if value is None:
         del arrays[name]
-    with pytest.raises(ValueError, match="the batch in the checkpoint has"):
+    with pytest.raises(ConfigError, match="the batch in the checkpoint has"):
         build(filled()).restore(arrays)

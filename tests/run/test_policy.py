@@ -1,15 +1,17 @@
 """A checkpoint acts as the agent that it was made of."""
 
+import re
 import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from dreamer.config import load as load_config
-from dreamer.envs.vector import make_envs
+from dreamer.envs.make import make_env, make_envs
+from dreamer.options import ConfigError
 from dreamer.run import archive, policy
 from dreamer.run.policy import load
+from dreamer.settings import load as load_config
 from tests.run.trained import (
     CARTPOLE,
     PENDULUM,
@@ -106,13 +108,57 @@ def test_wrong_observations_are_refused(pendulum):
     ours, obs = load(pendulum[0]), next(observations(1))
     with pytest.raises(ValueError, match="lacks 'vector', expected vector"):
         ours({"image": np.zeros(3)})
-    with pytest.raises(ValueError, match=r"shape \(3, 2\), expected"):
-        ours({**obs, "vector": obs["vector"][:, :2]})
+    for wrong in ([[0.0, 1.0]] * 3, [0.0, 1.0], 0.0):
+        shape = re.escape(f"shape {np.shape(wrong)}, expected (3,)")
+        with pytest.raises(ValueError, match=f"'vector' has {shape}"):
+            ours({**obs, "vector": wrong})
     ours(obs)
     with pytest.raises(ValueError, match="of 2 environments, expected 3"):
         ours({k: x[:2] for k, x in obs.items()})
     ours.reset()
     assert ours({k: x[:2] for k, x in obs.items()}).shape == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("image", np.full((3, 64, 64, 3), 0.7), "holds float64, expected uin"),
+        ("image", np.full((3, 64, 64, 3), -1), "holds int64, expected uint8"),
+        ("image", np.full((3, 64, 64, 3), 256), "holds int64, expected uint8"),
+        ("image", [[1, 2], [3]], "is no array, expected uint8"),
+        ("image", None, "holds object, expected uint8"),
+        ("is_first", [0, 1, 0], "holds int64, expected bool"),
+        ("is_first", [True], r"has shape \(1,\), expected \(3,\)"),
+        ("is_first", True, r"has shape \(\), expected \(3,\)"),
+    ],
+)
+def test_observations_of_another_kind_are_refused(pong, key, value, message):
+    ours, obs = load(pong[0]), next(observations(1))
+    with pytest.raises(ValueError, match=f"observation '{key}' {message}"):
+        ours({**obs, key: value})
+    assert ours(obs).shape == (3,)
+
+
+def test_several_environments_say_where_episodes_begin(pong):
+    ours, obs = load(pong[0]), next(observations(1))
+    del obs["is_first"]
+    with pytest.raises(ValueError, match=r"lacks 'is_first', .* \(3,\) bool"):
+        ours(obs)
+    # Nothing is remembered of what was refused.
+    assert ours({"image": obs["image"][0]}).shape == ()
+
+
+def test_plain_lists_of_the_right_kind_will_do(pong, pendulum):
+    for logdir, key in ((pong[0], "image"), (pendulum[0], "vector")):
+        expected, found = [], []
+        for actions, plain in ((expected, False), (found, True)):
+            ours = load(logdir)
+            for obs in observations(2):
+                given = {key: obs[key], "is_first": obs["is_first"]}
+                given = {k: x.tolist() for k, x in given.items()}
+                actions.append(ours(given if plain else obs))
+        np.testing.assert_array_equal(found, expected)
+    assert ours({"vector": [[0, 1, 2]] * 3, "is_first": [False] * 3}).any()
 
 
 def test_reconstructions_are_of_the_environment_asked_for(pong):
@@ -137,17 +183,32 @@ def test_environments_have_seeds_that_training_has_not(tmp_path):
     assert (first != ours.make_envs(1, seed=1).reset()["vector"]).all()
 
 
+def test_an_environment_alone_has_another_seed_than_training(tmp_path):
+    config, *_ = checkpoint(tmp_path / "run", PONG)
+    ours, theirs = load(tmp_path / "run").make_env(), make_env(config)
+    again = load(tmp_path / "run").make_env()
+
+    def episode(env):
+        env.reset()
+        steps = [env.step(2)[0]["image"] for _ in range(20)]
+        return np.stack(steps)
+
+    first = episode(ours)
+    np.testing.assert_array_equal(first, episode(again))
+    assert (first != episode(theirs)).any()
+
+
 def test_newest_or_named(tmp_path):
     for steps in (100, 200):
         checkpoint(tmp_path / "run", CARTPOLE, steps, seed=steps)
     assert load(tmp_path / "run").policy_steps == 200
     assert load(tmp_path / "run", 100).policy_steps == 100
-    with pytest.raises(ValueError, match="expected one of 100, 200"):
+    with pytest.raises(ConfigError, match="expected one of 100, 200"):
         load(tmp_path / "run", 150)
     inside = tmp_path / "run" / "ckpt" / "100"
     assert load(inside).policy_steps == 100
     assert load(inside).home == tmp_path / "run"
-    with pytest.raises(ValueError, match="is the one of policy step 100"):
+    with pytest.raises(ConfigError, match="is the one of policy step 100"):
         load(inside, 200)
 
 
@@ -166,7 +227,7 @@ def test_a_copied_checkpoint_needs_nothing_else(tmp_path):
 def test_a_run_on_a_gpu_is_played_where_there_is_none(tmp_path):
     checkpoint(tmp_path / "run", f"{CARTPOLE} --jax.platform cuda")
     assert load(tmp_path / "run").config.jax.platform == "auto"
-    with pytest.raises(ValueError, match=r"jax\.platform=tpu"):
+    with pytest.raises(ConfigError, match=r"jax\.platform=tpu"):
         load(tmp_path / "run", settings={"jax.platform": "tpu"})
 
 
@@ -191,7 +252,7 @@ def test_a_checkpoint_that_is_replaced_meanwhile(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "read_part", replaced)
     assert load(logdir).policy_steps == 200
     checkpoint(logdir, CARTPOLE, 100)
-    with pytest.raises(ValueError, match="expected one of 200"):
+    with pytest.raises(ConfigError, match="expected one of 200"):
         load(logdir, 100)
 
 
@@ -201,10 +262,10 @@ def test_a_damaged_one_is_refused(tmp_path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1  # of the optimiser, which is not even used
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="damaged, it has another checksum"):
+    with pytest.raises(ConfigError, match="damaged, it has another checksum"):
         load(tmp_path / "run")
 
 
 def test_unknown_mode(pong):
-    with pytest.raises(ValueError, match="mode=best: expected one of sample"):
+    with pytest.raises(ConfigError, match="mode=best: expected one of sample"):
         load(pong[0], mode="best")

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dreamer.agent.layout import ONE_DEVICE
 from dreamer.replay import Replay
 from dreamer.run.driver import replay_fields
 from dreamer.spaces import Space
@@ -28,7 +29,6 @@ class Envs:
     """
 
     num = 2
-    action_repeat = 1
     obs_spaces = SPACES
     action_space = Space("discrete", (), 9)
 
@@ -98,7 +98,7 @@ class Agent:
 
     obs_spaces = SPACES
     latents = LATENTS
-    layout = None  # one device
+    layout = ONE_DEVICE
 
     def __init__(self):
         self.update = jax.jit(self._update, donate_argnums=0)
