@@ -1,16 +1,26 @@
 """What one observation or action looks like, in the agent's own words.
 
 Environments describe their observations with `Space` values, networks and
-replay are built from them. Knows nothing of Gymnasium or JAX, so that every
-part of the program may import it. Read next: `dreamer/envs/vector.py`, which
-makes these from an environment, and `dreamer/agent/networks.py`, which
-builds encoders and decoders from them.
+replay are built from them. Here also stand the names of what a step holds
+beside its observations. Knows nothing of Gymnasium or JAX, so that every part
+of the program may import it. Read next: `to_space` in `dreamer/envs/host.py`,
+which makes these from an environment, and `dreamer/agent/encoder.py`, which
+builds an encoder from them.
 """
 
 import dataclasses
 from typing import Literal
 
 import numpy as np
+
+FLAGS = ("is_first", "is_last", "is_terminal")
+"""How a step stands in its episode: bools that an environment gives."""
+
+LATENTS = ("deter", "stoch")
+"""What the world model made of a step when it was acted on."""
+
+RESERVED = (*FLAGS, *LATENTS, "reward", "action")
+"""Everything in a step beside its observations, which have other names."""
 
 Kind = Literal["image", "vector", "discrete", "continuous"]
 
@@ -33,10 +43,11 @@ class Space:
     """Shape and meaning of one observation key or of the action.
 
     Attributes:
-        kind: `image` is uint8 (height, width, channels); `vector` is float32
-            (n,); `discrete` is int32 () or (n,) with values 0..classes-1;
-            `continuous` is a float32 (n,) action in [-1, 1].
-        shape: of a single value, without time or batch dimensions.
+        kind: meaning of a value: `image` is uint8 (height, width, channels);
+            `vector` is float32 (n,); `discrete` is int32 () or (n,) with
+            values 0..classes-1; `continuous` is a float32 (n,) action in
+            [-1, 1].
+        shape: shape of a single value, without time or batch dimensions.
         classes: number of values a discrete entry takes, 0 for other kinds.
 
     Raises:

@@ -13,7 +13,7 @@ class Lossy:
     """A stream of text that drops what cannot be written.
 
     Args:
-      stream: is written to; everything else about it is as it was.
+      stream: stream that is written to; all else about it is as it was.
     """
 
     def __init__(self, stream: TextIO) -> None:

@@ -18,9 +18,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from jax.experimental.compilation_cache import compilation_cache
 
-from dreamer.config import load
-from dreamer.envs.vector import make_envs
+from dreamer.envs.make import make_envs
 from dreamer.run.state import Run
+from dreamer.settings import load
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"

@@ -35,11 +35,11 @@ class Atari(gymnasium.Env):
 
     Args:
         game: name as in `dreamer.envs.games`, e.g. `pong`.
-        config: see `AtariConfig` for the meaning of each setting.
-        seed: of the emulator, the no-ops and the sticky actions.
+        config: settings, whose meaning `AtariConfig` tells.
+        seed: seed of the emulator, the no-ops and the sticky actions.
 
     Raises:
-        ValueError: if there is no such game.
+        ConfigError: if there is no such game.
     """
 
     metadata: ClassVar[dict[str, Any]] = {

@@ -15,6 +15,7 @@ from gymnasium import spaces
 from PIL import Image
 
 from dreamer.envs.host import Unusable
+from dreamer.options import ConfigError
 
 # Of an image. One with more is likely to have its channels first.
 MOST_CHANNELS = 16
@@ -37,12 +38,12 @@ def converter(
     """The canonical space of an observation and the way into it.
 
     Args:
-        name: begins messages, as in "observation 'x'".
-        space: its own.
-        size: (height, width) of images.
+        name: words that begin messages, as in "observation 'x'".
+        space: the environment's own space of it.
+        size: height and width of images.
 
     Raises:
-        ValueError: if the space is not supported. The function raises
+        ConfigError: if the space is not supported. The function raises
             `Unusable` for a value that is not in its space.
     """
     if is_image(space) and 0 not in space.shape:
@@ -62,7 +63,7 @@ def converter(
         return spaces.MultiDiscrete(space.nvec.reshape(-1)), lambda value: (
             _whole(name, value, space.shape, start, last) - start
         ).reshape(-1)
-    raise ValueError(
+    raise ConfigError(
         f"{name} has the space {space}, allowed: Box, Discrete and"
         " MultiDiscrete with at least one entry, or one Dict of these"
     )
@@ -73,7 +74,7 @@ def _image(
 ) -> tuple[spaces.Space, Converter]:
     channels = space.shape[2] if len(space.shape) == 3 else 1
     if channels > MOST_CHANNELS:
-        raise ValueError(
+        raise ConfigError(
             f"{name} has the space {space}, an image with {channels}"
             f" channels, allowed: at most {MOST_CHANNELS}, and they come last;"
             " gymnasium.wrappers.TransformObservation moves them there with"
@@ -125,8 +126,8 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes with Pillow's bilinear filter, channel by channel.
 
     Args:
-        image: uint8 (height, width) or (height, width, channels).
-        size: (height, width) of the result.
+        image: pixels uint8 (height, width) or (height, width, channels).
+        size: height and width of the result.
 
     Returns:
         uint8 (*size, channels), the same pixels if they have that size.

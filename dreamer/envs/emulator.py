@@ -28,13 +28,13 @@ class Emulator:
 
     Args:
         game: name as in `dreamer.envs.games`.
-        seed: of the emulator.
+        seed: seed of the emulator.
 
     Attributes:
         ale: the emulator itself, to be looked at; frames are played by `act`.
 
     Raises:
-        ValueError: if there is no such game.
+        ConfigError: if there is no such game.
     """
 
     def __init__(self, game: str, seed: int) -> None:

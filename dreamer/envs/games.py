@@ -6,6 +6,8 @@ diverse control tasks through world models" (arXiv 2301.04104v2) reports all
 of them at 200M frames, and 26 of them at 400K frames. Read next: `atari.py`.
 """
 
+from dreamer.options import ConfigError
+
 GAMES = (
     "alien",
     "amidar",
@@ -78,11 +80,11 @@ def rom_name(game: str) -> str:
     """The emulator's ROM of a game given by its name or an alias of it.
 
     Raises:
-        ValueError: if it is none of the 57 games.
+        ConfigError: if it is none of the 57 games.
     """
     rom = ALIASES.get(game, game)
     if rom not in GAMES:
-        raise ValueError(
+        raise ConfigError(
             f"game is {game!r}, allowed: one of the 57 in dreamer.envs.games"
         )
     return rom

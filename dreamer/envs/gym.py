@@ -36,17 +36,8 @@ from dreamer.envs.blob import pack, unpack
 from dreamer.envs.convert import Converter, converter, is_image
 from dreamer.envs.host import Unusable
 from dreamer.envs.modules import import_module
-
-# Names that the program itself stores beside the observations.
-RESERVED = (
-    "action",
-    "deter",
-    "is_first",
-    "is_last",
-    "is_terminal",
-    "reward",
-    "stoch",
-)
+from dreamer.options import ConfigError
+from dreamer.spaces import RESERVED
 
 # Wrappers that `gymnasium.make` adds, and all that they remember.
 REMEMBERED = {TimeLimit: "_elapsed_steps", OrderEnforcing: "_has_reset"}
@@ -60,7 +51,7 @@ def make_gym(
     With `render`, its `render()` gives RGB arrays, if it offers them.
 
     Raises:
-        ValueError: if there is none, if a package that it needs is missing,
+        ConfigError: if there is none, if a package that it needs is missing,
             or if the agent cannot handle its observations or actions.
     """
     module, _, name = env_id.rpartition(":")
@@ -85,11 +76,7 @@ def make_gym(
             hint = f"; did you mean {prefix}{near[0]}?" if near else ""
             hint += "; --env.import names modules that register others"
         reason = " ".join(str(error).split()).rstrip(".")
-        raise ValueError(f"task is gym_{env_id}: {reason}{hint}") from None
-    except ValueError as error:
-        # Of the environment's own code, whose traceback helps; a ValueError
-        # would be taken for a setting that is refused.
-        raise RuntimeError(f"task is gym_{env_id}: {error}") from error
+        raise ConfigError(f"task is gym_{env_id}: {reason}{hint}") from None
     return GymAdapter(env, config)
 
 
@@ -106,7 +93,7 @@ class GymAdapter(gymnasium.Wrapper):
     Observations that are not as their space says raise `Unusable`.
 
     Raises:
-        ValueError: if a space is not supported or a key is reserved.
+        ConfigError: if a space is not supported or a key is reserved.
     """
 
     def __init__(self, env: gymnasium.Env, config: GymConfig) -> None:
@@ -120,7 +107,7 @@ class GymAdapter(gymnasium.Wrapper):
                 _default_key(env.observation_space): (env.observation_space)
             }
         if not sources:
-            raise ValueError(
+            raise ConfigError(
                 f"observation space is {env.observation_space}, allowed: a"
                 " Dict with at least one key"
             )
@@ -128,9 +115,9 @@ class GymAdapter(gymnasium.Wrapper):
         targets: dict[str, spaces.Space] = {}
         for key, space in sources.items():
             if key in RESERVED:
-                raise ValueError(
+                raise ConfigError(
                     f"observation key is {key!r}, allowed: any name but "
-                    f"{', '.join(RESERVED)}"
+                    f"{', '.join(sorted(RESERVED))}"
                 )
             name = f"observation {key!r}" if self._is_dict else "observation"
             targets[key], self._converters[key] = converter(
@@ -242,12 +229,12 @@ def _convert_action(
         or not np.issubdtype(space.dtype, np.floating)
         or 0 in space.shape
     ):
-        raise ValueError(
+        raise ConfigError(
             f"action space is {space}, allowed: Discrete, or Box of floats "
             "with at least one entry"
         )
     if not space.is_bounded():
-        raise ValueError(
+        raise ConfigError(
             f"action space is {space}, allowed: finite bounds in every "
             "dimension"
         )
@@ -256,7 +243,7 @@ def _convert_action(
     with np.errstate(over="ignore"):
         width = high - low
     if not np.isfinite(width).all():
-        raise ValueError(
+        raise ConfigError(
             f"action space is {space}, allowed: bounds whose difference"
             " float64 can hold"
         )

@@ -17,7 +17,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from dreamer.spaces import Space
+from dreamer.options import ConfigError
+from dreamer.spaces import FLAGS, Space
 
 # What is asked for, with its data.
 START = b"+"  # builds the environment; answered by its spaces
@@ -46,10 +47,13 @@ class Spaces(NamedTuple):
 
     @property
     def record(self) -> np.dtype:
-        """Of a record; observations have "obs." before their names."""
+        """Of a record; observations have "obs." before their names.
+
+        Of the flags it lacks `is_first`, which is known without asking.
+        """
         obs = [(f"obs.{k}", s.dtype, s.shape) for k, s in self.obs.items()]
-        rest = [("reward", "f4"), ("is_last", "?"), ("is_terminal", "?")]
-        return np.dtype(obs + rest)
+        flags = [(flag, "?") for flag in FLAGS if flag != "is_first"]
+        return np.dtype([*obs, ("reward", "f4"), *flags])
 
     def to_json(self) -> bytes:
         """For another process."""
@@ -71,7 +75,7 @@ class Host:
     """Builds an environment when asked to, and does what it is told.
 
     Args:
-        make: builds it.
+        make: function that builds the environment.
     """
 
     def __init__(self, make: Callable[[], gymnasium.Env]) -> None:
@@ -101,7 +105,8 @@ class Host:
             line = textwrap.shorten("".join(lines), 300)
             if request == SAVE:
                 return REFUSED, _encoded(line)
-            if request in (START, LOAD) and isinstance(error, ValueError):
+            refusals = {START: ConfigError, LOAD: ValueError}
+            if isinstance(error, refusals.get(request, ())):
                 return REFUSED, _encoded(" ".join(str(error).split()))
             return FAILED, _encoded(f"{line}\n{traceback.format_exc()}")
 

@@ -13,18 +13,18 @@ import textwrap
 import traceback
 from pathlib import Path
 
-from dreamer.options import did_you_mean
+from dreamer.options import ConfigError, did_you_mean
 
 
 def import_module(name: str, where: str) -> None:
     """Imports a module, unless that has happened.
 
     Args:
-        name: with dots, as after Python's `import`.
+        name: the module's name with dots, as after Python's `import`.
         where: the setting that names it; begins the message of an error.
 
     Raises:
-        ValueError: if there is none of that name, or if it fails.
+        ConfigError: if there is none of that name, or if it fails.
     """
     try:
         folder = os.getcwd()
@@ -36,11 +36,11 @@ def import_module(name: str, where: str) -> None:
         missing = isinstance(error, ModuleNotFoundError) and error.name
         if missing and f"{name}.".startswith(f"{missing}."):
             near = did_you_mean(name, [x.stem for x in Path().glob("*.py")])
-            raise ValueError(
+            raise ConfigError(
                 f"{where}: no module named {missing!r} in {folder} or among"
                 f" the installed packages{near}"
             ) from None
-        raise ValueError(f"{where}: {_explain(error)}") from None
+        raise ConfigError(f"{where}: {_explain(error)}") from None
 
 
 def _explain(error: BaseException) -> str:

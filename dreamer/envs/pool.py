@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 import gymnasium
 import numpy as np
 
+from dreamer.envs.channel import Deadline
 from dreamer.envs.host import RESET, Spaces
-from dreamer.envs.workers import GRACE, Deadline, Failure, Local, Worker
+from dreamer.envs.workers import GRACE, Failure, Local, Worker
+from dreamer.options import ConfigError
 
 # Seconds that an environment has at least to be built or restored.
 PATIENCE = 120.0
@@ -21,7 +23,7 @@ PATIENCE = 120.0
 # A request and its data, or nothing to ask for.
 Request = tuple[bytes, bytes] | None
 # The answer, or why there is none: refused, or failed.
-Answer = memoryview | ValueError | Failure | None
+Answer = memoryview | ConfigError | Failure | None
 
 
 class EnvError(RuntimeError):
@@ -32,19 +34,19 @@ class Pool:
     """Asks environments all at once, and replaces those that fail.
 
     Args:
-        makes: one function for each environment, that builds it.
-        seed: of all environments together.
+        makes: functions of which each builds one environment.
+        seed: seed of all environments together.
         timeout: seconds without an answer after which a worker has hung.
-        limit: how many environments may be replaced, all in all.
+        limit: number of environments that may be replaced, all in all.
 
     Attributes:
-        spaces: what observations and actions look like.
-        restarts: how many environments have been replaced.
+        spaces: the spaces of observations and actions.
+        restarts: number of environments that have been replaced.
         earlier: the same, in runs that this one continues.
-        reports: a line for a person on each replacement.
+        reports: lines for a person, one on each replacement.
 
     Raises:
-        ValueError: if the agent cannot handle the environments.
+        ConfigError: if the agent cannot handle the environments.
         EnvError: if an environment cannot be built.
     """
 
@@ -77,7 +79,10 @@ class Pool:
             for env in self._envs:
                 found.append(Spaces.from_json(bytes(env.answer(deadline))))
                 if found[-1] != found[0]:
-                    raise ValueError(f"{found[-1]} beside {found[0]}")
+                    raise ConfigError(
+                        "environments of one run differ:"
+                        f" {found[-1]} beside {found[0]}"
+                    )
         except Failure as failure:
             raise EnvError(
                 f"while it started, an environment {failure.text}"
@@ -95,7 +100,7 @@ class Pool:
         """Asks every environment for something, or for nothing.
 
         Args:
-            requests: for each environment; see `host.py`.
+            requests: one request for each environment; see `host.py`.
             patience: seconds to wait for a worker that is not listening, if
                 more than the timeout.
         """
@@ -116,7 +121,7 @@ class Pool:
         for env, request in self._asked:
             try:
                 answers.append(request and env.answer(deadline))
-            except (ValueError, Failure) as error:
+            except (ConfigError, Failure) as error:
                 answers.append(error)
         return answers
 
@@ -124,9 +129,9 @@ class Pool:
         """Builds an environment anew and begins an episode.
 
         Args:
-            index: of the environment.
-            failure: what is the matter with it.
-            lost: whether that has cut an episode short.
+            index: number of the environment, from 0.
+            failure: the reason why it is of no more use.
+            lost: whether the failure has cut an episode short.
 
         Returns:
             The record of the episode's beginning, until it is asked again.
@@ -161,10 +166,13 @@ class Pool:
         try:
             text = env.answer(Deadline(max(self._timeout, PATIENCE)))
             spaces = Spaces.from_json(bytes(text))
-            if spaces != self.spaces:
-                raise ValueError(f"it has {spaces}, and had {self.spaces}")
-        except ValueError as error:
+        except ConfigError as error:
             raise Failure(f"could not be built again: {error}") from None
+        if spaces != self.spaces:
+            raise Failure(
+                "could not be built again: it has"
+                f" {spaces}, and had {self.spaces}"
+            )
         count = self.earlier + self.restarts
         deadline = Deadline(self._timeout)
         env.request(RESET, derive(self._seed, index, 1, count), deadline)
@@ -184,10 +192,11 @@ def derive(seed: int, index: int, *more: int) -> bytes:
     """The seed of an environment's next episode, as `RESET` takes it.
 
     Args:
-        seed: of all environments together.
-        index: of the environment.
-        more: none for its first episode, 1 and the number of all replacements
-            after a failure, 2 and the number of all steps after a restoration.
+        seed: seed of all environments together.
+        index: number of the environment, from 0.
+        more: numbers that tell its episodes apart: none for the first one, 1
+            and the number of all replacements after a failure, 2 and the
+            number of all steps after a restoration.
     """
     entropy = np.random.SeedSequence((seed, index, *more))
     return int(entropy.generate_state(1)[0]).to_bytes(8, "little")

@@ -7,7 +7,7 @@ and deaf to the signals that the main process answers for all of them; see
 
 import signal
 
-import dreamer.envs.vector  # noqa: F401
+import dreamer.envs.make  # noqa: F401
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

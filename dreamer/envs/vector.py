@@ -4,22 +4,17 @@ One environment runs in this process, more of them in a worker process each.
 Every environment has its own seed, so that a trajectory does not depend on
 how many others there are. Episodes follow on each other: the step after
 `is_last` starts the next one. An environment that fails is replaced, and all
-of them can be saved and restored. Read next: `workers.py` and `host.py`, where
-environments run, and `dreamer/run/driver.py`, which chooses the actions.
+of them can be saved and restored. Read next: `make.py`, which builds those of
+a task, `workers.py` and `host.py`, where they run, and
+`dreamer/run/driver.py`, which chooses the actions.
 """
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import gymnasium
 import numpy as np
 
-from dreamer.config import Config
-from dreamer.envs.atari import Atari
-from dreamer.envs.gym import make_gym
 from dreamer.envs.host import LOAD, RESET, SAVE, STEP
-from dreamer.envs.modules import import_module
 from dreamer.envs.pool import (
     PATIENCE,
     Answer,
@@ -28,56 +23,9 @@ from dreamer.envs.pool import (
     Pool,
     derive,
 )
+from dreamer.options import ConfigError
 
-__all__ = ["EnvError", "Envs", "make_env", "make_envs"]
-
-
-def make_envs(config: Config) -> "Envs":
-    """Builds the environments of `config.task`, `config.run.envs` of them.
-
-    Raises:
-        ValueError: if there is no such task or the agent cannot handle it.
-        EnvError: if a worker process does not start.
-    """
-    repeat = _task_settings(config).repeat
-    make = functools.partial(make_env, config)
-    return Envs(
-        [make] * config.run.envs,
-        config.seed,
-        repeat,
-        timeout=config.run.env_timeout,
-        restarts=config.run.env_restarts,
-    )
-
-
-def make_env(config: Config, render: bool = False) -> gymnasium.Env:
-    """Builds one environment of `config.task`, with canonical spaces.
-
-    With `render`, its `render()` gives RGB arrays, if it offers them.
-
-    First imports the modules of `config.env.import_`, in the process that the
-    environment will run in.
-
-    Raises:
-        ValueError: as `make_envs`, or if a module cannot be imported.
-    """
-    suite, _, name = config.task.partition("_")
-    settings = _task_settings(config)
-    for module in config.env.import_:
-        import_module(module, f"env.import={module}")
-    if suite == "gym":
-        return make_gym(name, settings, render)
-    return Atari(name, settings, config.seed)
-
-
-def _task_settings(config: Config) -> Any:
-    suite = config.task.partition("_")[0]
-    if suite not in ("atari", "atari100k", "gym"):
-        raise ValueError(
-            f"task is {config.task!r}, allowed: atari_<game>, "
-            "atari100k_<game>, gym_<id>"
-        )
-    return getattr(config.env, suite)
+__all__ = ["EnvError", "Envs"]
 
 
 class Envs:
@@ -89,21 +37,19 @@ class Envs:
     process can only raise.
 
     Args:
-        makes: one function for each environment, that builds it. With more
+        makes: functions of which each builds one environment. With more
             than one they are sent to worker processes.
-        seed: of all environments together.
-        action_repeat: frames in a policy step, for whoever counts them.
+        seed: seed of all environments together.
         timeout: seconds without an answer after which a worker has hung.
-        restarts: how many environments may be replaced, all in all.
+        restarts: number of environments that may be replaced, all in all.
 
     Attributes:
         num: number of environments N.
-        obs_spaces: what each observation key looks like.
-        action_space: what the action looks like.
-        action_repeat: as given.
+        obs_spaces: the space of each observation key.
+        action_space: the space of the action.
 
     Raises:
-        ValueError: if the agent cannot handle the environments.
+        ConfigError: if the agent cannot handle the environments.
         EnvError: if an environment cannot be built.
     """
 
@@ -111,12 +57,10 @@ class Envs:
         self,
         makes: Sequence[Callable[[], gymnasium.Env]],
         seed: int,
-        action_repeat: int = 1,
         timeout: float = 300.0,
         restarts: int = 10,
     ) -> None:
         self.num = len(makes)
-        self.action_repeat = action_repeat
         self._pool = Pool(makes, seed, timeout, restarts)
         self.obs_spaces, self.action_space = self._pool.spaces
         self._seed = seed
@@ -128,11 +72,6 @@ class Envs:
         # Of a step that was sent: where it begins an episode.
         self._sent: np.ndarray | None = None
         self._last: dict[str, np.ndarray] = {}
-
-    @property
-    def restarts(self) -> int:
-        """How many environments have been replaced by this object."""
-        return self._pool.restarts
 
     @property
     def reports(self) -> list[str]:
@@ -203,7 +142,7 @@ class Envs:
         self.receive()
         answers = self._pool.ask([(SAVE, b"")] * self.num)
         for index, answer in enumerate(answers):
-            if isinstance(answer, ValueError):
+            if isinstance(answer, ConfigError):
                 self.reports.append(
                     f"environment {index} cannot be saved: {answer}"
                 )
@@ -227,15 +166,16 @@ class Envs:
         when it was saved: `is_first` may follow a step without `is_last`.
 
         Args:
-            state: of as many environments of the same settings.
-            obs: what `reset` or `step` returned last, before `state`.
+            state: the dict that `state()` returned for as many environments of
+                the same settings.
+            obs: the dict that `reset` or `step` returned last before that.
 
         Returns:
             What to go on from, as `step`, and which environments had to leave
             an episode in its middle.
 
         Raises:
-            ValueError: if the state is of others, or damaged. Begin with a
+            ConfigError: if the state is of others, or damaged. Begin with a
                 `reset` then.
             EnvError: as `reset`.
         """
@@ -247,8 +187,8 @@ class Envs:
             [(LOAD, blob) if blob else None for blob in blobs], PATIENCE
         )
         for index, answer in enumerate(answers):
-            if isinstance(answer, ValueError):
-                raise ValueError(f"environment {index}: {answer}")
+            if isinstance(answer, ConfigError):
+                raise ConfigError(f"environment {index}: {answer}")
             if isinstance(answer, memoryview):
                 self._seeds[index] = b""
         lost = [not isinstance(answer, memoryview) for answer in answers]
@@ -287,8 +227,8 @@ class Envs:
         """What the answers hold, and where a failure was replaced.
 
         Args:
-            answers: of each environment.
-            resets: bool (N,), where no episode is lost by a failure.
+            answers: the answer of each environment.
+            resets: flags (N,) of where no episode is lost by a failure.
 
         Returns:
             Records (N,) that the next call overwrites, and bool (N,).
@@ -310,10 +250,11 @@ class Envs:
         self, rows: np.ndarray, is_first: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Records (N,) -> arrays of their own."""
-        obs = {key: rows[f"obs.{key}"].copy() for key in self.obs_spaces}
-        rest = ("reward", "is_last", "is_terminal")
-        flags = {key: rows[key].copy() for key in rest}
-        return {**obs, **flags, "is_first": is_first.copy()}
+        step = {
+            name.removeprefix("obs."): rows[name].copy()
+            for name in rows.dtype.names
+        }
+        return {**step, "is_first": is_first.copy()}
 
     def _read(
         self, state: dict[str, np.ndarray], obs: dict[str, np.ndarray]
@@ -321,7 +262,7 @@ class Envs:
         """Takes in a state's numbers; returns the blobs of environments."""
         saved = sum(name.startswith("env") for name in state)
         if saved != self.num:
-            raise ValueError(
+            raise ConfigError(
                 f"saved environments are {saved}, allowed: {self.num}"
             )
         like = self._transition(self._rows, self._is_last)
@@ -333,10 +274,10 @@ class Envs:
             for key, value in like.items():
                 belong &= obs[key].shape == value.shape
                 belong &= obs[key].dtype == value.dtype
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"saved environments lack {error}") from None
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
+            raise ConfigError(f"saved environments lack {error}") from None
         if not belong or steps < 0 or restarts < 0:
-            raise ValueError("saved environments are not as they were saved")
+            raise ConfigError("saved environments are not as they were saved")
         self._is_last, self._steps = is_last, steps
         self._pool.earlier = restarts - self._pool.restarts
         return blobs

@@ -14,7 +14,8 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
 from dreamer.config import Config
-from dreamer.envs.vector import make_env
+from dreamer.envs.make import make_env
+from dreamer.options import ConfigError
 
 # The key of the picture; no environment has one like it.
 FRAME = "picture for people"
@@ -26,14 +27,15 @@ def make_watched(
     """Builds an environment of `config.task` for an evaluation.
 
     Args:
-        config: of the run, see `make_env`.
-        length: policy steps after which an episode is cut short, if the
-            environment has no shorter limit of its own.
-        filmed: how many episodes, the first ones, have pictures under the key
-            `FRAME` if the environment offers any; None: there is no such key.
+        config: settings of the run.
+        length: number of policy steps after which an episode is cut short, if
+            the environment has no shorter limit of its own.
+        filmed: number of episodes, the first ones, that have pictures under
+            the key `FRAME` if the environment offers any; None for no such
+            key.
 
     Raises:
-        ValueError: if it offers pictures and cannot give them, or as
+        ConfigError: if it offers pictures and cannot give them, or as
             `make_env`.
     """
     env = make_env(config, render=filmed is not None)
@@ -42,21 +44,21 @@ def make_watched(
         return env
     try:
         return Watched(env, filmed)
-    except ValueError as error:
+    except ConfigError as error:
         env.close()
-        raise ValueError(f"video of {config.task}: {error}") from None
+        raise ConfigError(f"video of {config.task}: {error}") from None
 
 
 class Watched(gymnasium.Wrapper):
     """Adds what `render` gives to observations, as uint8 (H, W, 3).
 
     Args:
-        env: whose observations are a dict.
-        episodes: how many have pictures; later ones, for the sake of speed,
-            are black.
+        env: environment whose observations are a dict.
+        episodes: number of episodes with pictures; those of later ones, for
+            the sake of speed, are black.
 
     Raises:
-        ValueError: if it cannot be rendered.
+        ConfigError: if it cannot be rendered.
     """
 
     def __init__(self, env: gymnasium.Env, episodes: int) -> None:
@@ -67,9 +69,9 @@ class Watched(gymnasium.Wrapper):
             frame = np.asarray(env.render())
         except (gymnasium.error.Error, ImportError) as error:
             reason = " ".join(str(error).split())
-            raise ValueError(f"cannot be rendered: {reason}") from None
+            raise ConfigError(f"cannot be rendered: {reason}") from None
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-            raise ValueError(
+            raise ConfigError(
                 f"render() gives {frame.dtype}{list(frame.shape)}, allowed:"
                 " uint8 [height, width, 3]"
             )

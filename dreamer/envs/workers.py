@@ -3,8 +3,10 @@
 A worker process answers one request after another over a socket, on which no
 wait is endless. It ignores SIGINT and SIGTERM, which terminals and schedulers
 send to all processes of a run: the main process decides when workers end. They
-end when it hangs up, and by themselves when it is gone. Read next: `host.py`
-for the requests, `vector.py`, which keeps several environments in step.
+end when it hangs up, and by themselves when it is gone. Each leads a process
+group of its own, which has what its environment starts, and takes that along
+when it is ended by force. Read next: `channel.py` for messages, `host.py` for
+the requests, `vector.py`, which keeps several environments in step.
 """
 
 import contextlib
@@ -12,7 +14,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
@@ -24,15 +25,12 @@ from multiprocessing.util import Finalize
 import gymnasium
 from gymnasium.vector.utils import CloudpickleWrapper
 
+from dreamer.envs.channel import SLICE, Channel, Deadline
 from dreamer.envs.host import FAILED, REFUSED, START, Host
+from dreamer.options import ConfigError
 
 # Seconds that a worker has to end by itself, before the system ends it.
 GRACE = 1.0
-# Seconds of one wait on a socket. After a deadline there is one more: this
-# process may have been stopped, and had no time to look for an answer.
-SLICE = 1.0
-# Of a message: its kind and the length of what follows.
-HEADER = struct.Struct("<cQ")
 
 
 class Failure(Exception):
@@ -49,80 +47,6 @@ class Failure(Exception):
         self.text = text or summary
 
 
-class Deadline:
-    """A moment until which there is an answer, or there is none."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._at = time.monotonic() + seconds
-
-    @property
-    def left(self) -> float:
-        """Seconds until then, at least 0."""
-        return max(self._at - time.monotonic(), 0.0)
-
-
-class Channel:
-    """Sends and receives messages over a socket."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-        self._buffer = bytearray(2**16)
-
-    def send(
-        self, kind: bytes, data: bytes, deadline: Deadline | None = None
-    ) -> None:
-        """Sends a message.
-
-        Raises:
-            TimeoutError: the deadline has passed.
-            OSError: there is nobody at the other end.
-        """
-        left = memoryview(HEADER.pack(kind, len(data)) + data)
-        while left:
-            left = left[_wait(self._socket.send, left, deadline) :]
-
-    def receive(
-        self, deadline: Deadline | None = None
-    ) -> tuple[bytes, memoryview]:
-        """The next message: its kind, and its data until there is another.
-
-        Raises:
-            TimeoutError: the deadline has passed.
-            EOFError, OSError: there is nobody at the other end.
-        """
-        got, size = 0, None
-        while size is None or got < size:
-            free = memoryview(self._buffer)[got:]
-            count = _wait(self._socket.recv_into, free, deadline)
-            if not count:
-                raise EOFError
-            got += count
-            if size is None and got >= HEADER.size:
-                kind, length = HEADER.unpack_from(self._buffer)
-                size = HEADER.size + length
-                if size > len(self._buffer):
-                    # Not extended: it cannot be while it is looked at.
-                    self._buffer = self._buffer[:got] + bytes(size - got)
-        return kind, memoryview(self._buffer)[HEADER.size : size]
-
-
-def _wait(
-    operation: Callable[[memoryview], int],
-    data: memoryview,
-    deadline: Deadline | None,
-) -> int:
-    """Tries a socket's operation until it succeeds or the deadline is over."""
-    late = False
-    while True:
-        try:
-            return operation(data)
-        except TimeoutError:
-            if late:
-                raise
-            late = deadline is not None and not deadline.left
-
-
 class Local:
     """An environment in this process, which waits for it however long.
 
@@ -130,7 +54,7 @@ class Local:
     something to do before.
 
     Args:
-        make: builds the environment.
+        make: function that builds the environment.
     """
 
     def __init__(self, make: Callable[[], gymnasium.Env]) -> None:
@@ -149,7 +73,7 @@ class Local:
         """What came of the request, until there is another.
 
         Raises:
-            ValueError: it was refused, and the environment is as before.
+            ConfigError: it was refused, and the environment is as before.
             Failure: the environment failed, and will so whatever is asked.
         """
         del deadline
@@ -178,7 +102,7 @@ class Worker:
     """An environment in a process of its own, as `Local` otherwise.
 
     Args:
-        make: builds the environment; asked to at once.
+        make: function that builds the environment, called at once.
 
     Raises:
         Failure: the process does not start.
@@ -190,23 +114,27 @@ class Worker:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["dreamer.envs.preload"])
         self._failure: Failure | None = None
-        try:
-            ours, theirs = socket.socketpair()
-            with theirs, _without_main():
-                self._process = context.Process(
-                    target=_serve,
-                    args=(theirs, CloudpickleWrapper(make)),
-                    daemon=True,
-                )
-                self._process.start()
-        except (EOFError, OSError) as error:
-            raise Failure(f"could not be started: {error}") from error
-        ours.settimeout(SLICE)
-        self._socket, self._channel = ours, Channel(ours)
-        # Before Python waits for all processes, and if this is forgotten.
-        self._end = Finalize(
-            self, _end, (ours, self._process), exitpriority=10
-        )
+        with contextlib.ExitStack() as opened:
+            try:
+                ours, theirs = socket.socketpair()
+                opened.callback(ours.close)  # on which the process ends, too
+                with theirs, _without_main():
+                    # Not a daemon, whose environment could start no processes.
+                    self._process = context.Process(
+                        target=_serve,
+                        args=(theirs, CloudpickleWrapper(make)),
+                    )
+                    self._process.start()
+            except (EOFError, OSError) as error:
+                raise Failure(f"could not be started: {error}") from error
+            ours.settimeout(SLICE)
+            self._socket, self._channel = ours, Channel(ours)
+            # Runs before multiprocessing joins its children at exit, or when
+            # this object is collected.
+            self._end = Finalize(
+                self, _end, (ours, self._process), exitpriority=10
+            )
+            opened.pop_all()
         self.request(START)
 
     def request(
@@ -239,7 +167,7 @@ class Worker:
                 line = f"died without a word (exit code {code})"
                 why = "its system may have stopped it, for want of memory say"
                 self._failure = Failure(line, f"{line}; {why}")
-            self._process.kill()
+            _kill(self._process)
             self._end()
         raise self._failure
 
@@ -250,14 +178,14 @@ class Worker:
     def close(self, deadline: Deadline) -> None:
         """As `Local.close`; at the deadline the process is ended by force."""
         self._process.join(deadline.left)
-        self._process.kill()
+        _kill(self._process)
         self._end()
 
 
 def _checked(kind: bytes, data: memoryview) -> memoryview:
     """The data of an answer, unless it is none."""
     if kind == REFUSED:
-        raise ValueError(str(data, "utf-8"))
+        raise ConfigError(str(data, "utf-8"))
     if kind == FAILED:
         summary, _, text = str(data, "utf-8").partition("\n")
         if not text:
@@ -268,8 +196,17 @@ def _checked(kind: bytes, data: memoryview) -> memoryview:
 
 def _serve(sock: socket.socket, make: Callable[[], gymnasium.Env]) -> None:
     """What a worker process does."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Programs that an environment starts would ignore it too, and so their
+    # `terminate`, if nobody took it here.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    # One that comes while a process is forked waits until that is ready.
+    os.register_at_fork(
+        before=lambda: _mask(signal.SIG_BLOCK),
+        after_in_parent=lambda: _mask(signal.SIG_UNBLOCK),
+        after_in_child=lambda: _leave(sock),
+    )
     threading.Thread(target=_end_with_parent, daemon=True).start()
     host, channel = Host(make), Channel(sock)
     with contextlib.suppress(EOFError, OSError):
@@ -279,19 +216,39 @@ def _serve(sock: socket.socket, make: Callable[[], gymnasium.Env]) -> None:
     host.close()
 
 
+def _leave(sock: socket.socket) -> None:
+    """Makes a process that an environment forks no part of the worker."""
+    sock.close()  # or it would seem alive as long as this process is
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # for `terminate`
+    _mask(signal.SIG_UNBLOCK)
+
+
+def _mask(how: int) -> None:
+    signal.pthread_sigmask(how, {signal.SIGTERM})
+
+
 def _end_with_parent() -> None:
     """Ends a worker that hangs in its environment when nobody waits for it."""
     multiprocessing.parent_process().join()
     time.sleep(GRACE)
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _end(sock: socket.socket, process: BaseProcess) -> None:
     sock.close()
     process.join(GRACE)
     if process.exitcode is None:
-        process.kill()
+        _kill(process)
         process.join(GRACE)
+
+
+def _kill(process: BaseProcess) -> None:
+    """Ends a worker by force, with all that its environment has started."""
+    if process.exitcode is None:
+        # It may not lead its group yet, or have ended just now.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ Read in this order:
 
   ring.py    arrays that hold the newest steps of every environment
   guard.py   drawn batches stay intact until they are gathered
+  online.py  windows of new steps, to be drawn first
   replay.py  sampling, gathering batches, writing latents back
   memory.py  bytes per step, and whether a buffer fits in RAM
 

@@ -72,7 +72,7 @@ class Chunks:
     """The files of one ring: what is on disk already and what is stale.
 
     Attributes:
-      kind: "fields" or "latents"; begins the names of the files.
+      kind: The word "fields" or "latents", which begins names of files.
       ring: The ring that is saved and loaded.
     """
 
@@ -218,9 +218,9 @@ def collect_garbage(directory: Path, names: set[str]) -> list[Path]:
     """Removes chunk files, whole or half, and returns their paths.
 
     Args:
-      directory: Of the chunk files. Files of other names than those have
-        are left alone. Nothing may be being written.
-      names: Of the files that are to stay.
+      directory: The folder of the chunk files, which nobody may be writing.
+        Files of other names than those have are left alone.
+      names: Names of the files that are to stay.
     """
     removed = []
     for path in sorted(directory.iterdir()):

@@ -3,9 +3,9 @@
 A file holds arrays one after the other, each as `np.save` writes it; calling
 `np.load(stream, allow_pickle=False)` once for each gives them back. Types
 that NumPy does not have, such as bfloat16, lie there as unsigned integers of
-the same width. Names, types, shapes and the checksum are kept elsewhere. Who
-reads a file therefore knows its size and every byte of its headers before,
-and parses nothing of it, whoever it is from. Read `disk.py` next.
+the same width. Names, types, shapes and the checksum are kept elsewhere. A
+reader knows size and headers in advance and parses nothing, so files from
+strangers are safe. Read `disk.py` next.
 """
 
 import contextlib
@@ -110,10 +110,10 @@ def read_arrays(
     """Reads what `write_arrays` wrote, if every byte is as it was.
 
     Args:
-      path: Of the file.
-      spec: What it must hold, in order. Nothing is allocated before the
+      path: Path of the file.
+      spec: Arrays that it must hold, in order. Nothing is allocated before the
         size of the file was seen to fit.
-      crc32: Of the file.
+      crc32: Checksum of the file.
       wanted: Names of arrays to keep, all by default. The others are read
         for their checksum and take no memory after that.
 

@@ -45,12 +45,6 @@ class Guard:
         with self.lock:
             self._drawn.append(positions)
 
-    def release(self, positions: Positions) -> None:
-        """Ends the use of a drawn batch that will not be read."""
-        with self.lock:
-            self._drawn.remove(positions)
-            self.lock.notify_all()
-
     def begin(self, positions: Positions, oldest: int) -> None:
         """Begins to read a batch, drawn or one whose steps are still held.
 
@@ -87,6 +81,6 @@ class Guard:
         with self.lock:
             if not self.lock.wait_for(free, WAIT_SECONDS):
                 raise RuntimeError(
-                    "a batch was drawn from replay and neither gathered nor"
-                    f" released in {WAIT_SECONDS:g} s"
+                    "a batch was drawn from replay and not gathered in"
+                    f" {WAIT_SECONDS:g} s"
                 )

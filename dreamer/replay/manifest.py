@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dreamer.options import ConfigError
 from dreamer.replay.disk import KINDS, ChunkFile
 from dreamer.replay.files import Damaged
 from dreamer.replay.ring import Spec
@@ -24,10 +25,10 @@ class Manifest:
 
     Attributes:
       oldest: Time of the first step held.
-      time: Of the next step to add.
-      queue: (env, start) of windows to be served first.
-      rng: Of the uniform draws.
-      files: Of each of `KINDS`.
+      time: Time of the next step to add.
+      queue: Windows (env, start) to be served first, oldest first.
+      rng: Generator of the uniform draws.
+      files: Files of each of `KINDS`.
     """
 
     oldest: int
@@ -54,7 +55,7 @@ class Manifest:
         """Checks a manifest.
 
         Args:
-          value: Any JSON.
+          value: JSON of any kind.
           envs: Number of environments.
           window: Steps of one window.
 
@@ -73,6 +74,9 @@ class Manifest:
             (_number(entry, 0, 0, envs - 1), _number(entry, 1, oldest, last))
             for entry in _get(value, "queue", list)
         ]
+        starts = [start for _, start in queue]
+        if starts != sorted(starts):
+            raise Damaged("replay queue is not in the order of time")
         return cls(oldest, time, queue, _generator(value), files)
 
 
@@ -91,7 +95,7 @@ def check_identity(value: Any, identity: Mapping[str, Any]) -> None:
     """Whether a replay is of the same make as the one that was saved.
 
     Raises:
-      ValueError: Names what differs, and both values.
+      ConfigError: Names what differs, and both values.
     """
     saved = {
         key: entry
@@ -101,7 +105,7 @@ def check_identity(value: Any, identity: Mapping[str, Any]) -> None:
     for key in sorted(saved.keys() | identity.keys()):
         old, new = saved.get(key, "none"), identity.get(key, "none")
         if old != new:
-            raise ValueError(
+            raise ConfigError(
                 f"replay {_line(key)} is {_line(old)} in the checkpoint,"
                 f" {new} here"
             )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dreamer.options import ConfigError
 from dreamer.replay.ring import Spec
 
 GB = 10**9
@@ -35,15 +36,15 @@ def fits_in_ram(capacity: int, step_bytes: int) -> None:
     Args:
       capacity: Steps over all environments (`replay.size`, or the number of
         steps the run will take if that is less).
-      step_bytes: What `bytes_per_step` returns.
+      step_bytes: Bytes of one step, as `bytes_per_step` returns them.
 
     Raises:
-      ValueError: More RAM is needed than is available; names both.
+      ConfigError: More RAM is needed than is available; names both.
     """
     required = required_ram(capacity, step_bytes)
     available = available_ram()
     if required > available:
-        raise ValueError(
+        raise ConfigError(
             f"replay.size: {capacity} steps of {step_bytes} bytes need"
             f" {required / GB:.1f} GB of RAM, but {available / GB:.1f} GB are"
             f" available; at most {available // step_bytes} steps fit"

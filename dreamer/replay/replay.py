@@ -1,14 +1,15 @@
 """Replay: draws windows of past steps, gathers batches, refreshes latents.
 
 Paper: "Mastering diverse control tasks through world models"
-(arXiv 2301.04104v2). Batches mix an online queue, so that every step is
-trained on soon, with uniform draws. The latent states (`deter`, `stoch`) of
-acting are stored with the steps; a batch starts from a stored latent, and
-training writes fresh ones back.
+(arXiv 2301.04104v2). Batches mix an online queue, so that all new steps are
+trained on soon, but for the context of each window, with uniform draws. The
+latent states (`deter`, `stoch`) of acting are stored with the steps; a batch
+starts from a stored latent, and training writes fresh ones back.
 
 Shapes: N environments, K context steps, T trained steps, B windows a batch.
 A window is K + T consecutive steps of one environment and may cross episode
-borders. Read `ring.py` and `guard.py` before, `disk.py` after this file.
+borders. Read `ring.py`, `guard.py` and `online.py` before, `disk.py` after
+this file.
 
 Threads: one thread calls `add`, `draw`, `look`, `snapshot`, `load`, `forget`
 and `clear`; `gather` and `write_back` may run in others. Steps that were drawn
@@ -16,19 +17,20 @@ are not overwritten before their `gather` is over: `add` waits for it.
 """
 
 import copy
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dreamer.options import ConfigError
 from dreamer.replay import memory
 from dreamer.replay.background import Put
 from dreamer.replay.disk import KINDS, Chunks
 from dreamer.replay.files import Damaged, sync_directory
 from dreamer.replay.guard import Guard, Positions
 from dreamer.replay.manifest import Manifest, check_identity, identity
+from dreamer.replay.online import OnlineQueue
 from dreamer.replay.ring import Arrays, Ring, Spec, check_specs
 
 
@@ -38,12 +40,13 @@ class Replay:
     Args:
       fields: Shape and dtype of each thing that never changes once added;
         `is_first` and `is_last` (scalar bool) must be among them.
-      latents: The same for what `write_back` refreshes. May be bfloat16.
-      envs: N.
+      latents: Shape and dtype, maybe bfloat16, of what `write_back`
+        refreshes.
+      envs: Number of environments N.
       capacity: Steps over all environments; oldest first out.
-      context: K, at least 1.
-      length: T, at least 1.
-      seed: Of the uniform draws.
+      context: Number of context steps K, at least 1.
+      length: Number of trained steps T, at least 1.
+      seed: Seed of the uniform draws.
       online: Whether each environment's stream, cut into consecutive windows
         that do not overlap, is served window by window before uniform draws.
       exact: Whether a snapshot saves latents again that were refreshed since
@@ -84,7 +87,7 @@ class Replay:
         }
         self._time = 0  # of the next step to add
         self._first = 0  # of the first step ever held
-        self._queue: deque[tuple[int, int]] = deque()  # (env, start)
+        self._queue = OnlineQueue(envs, self._window)
         self._rng = np.random.Generator(np.random.PCG64(seed))
         # Its lock is held while counters, queue or latents change.
         self._guard = Guard()
@@ -112,13 +115,13 @@ class Replay:
         """Adds one step of every environment.
 
         Args:
-          step: All fields and latents, each (N, ...) of its dtype.
+          step: Fields and latents, all of them, each (N, ...) of its dtype.
 
         Raises:
           ValueError: A name is missing or unknown, or a shape or dtype is
             not the declared one. Nothing was added.
           RuntimeError: Windows that this step would overwrite were drawn
-            and then neither gathered nor released.
+            and then not gathered.
         """
         fields = self._fields.checked(step, (self.envs,))
         latents = self._latents.checked(step, (self.envs,))
@@ -131,12 +134,9 @@ class Replay:
             self._fields.put(self._time, fields)
             self._latents.put(self._time, latents)
             self._time += 1
-            while self._queue and self._queue[0][1] < self._oldest:
-                self._queue.popleft()
-            start = self._time - self._window
-            complete = self._time % self._window == 0
-            if self.online and complete and start >= self._oldest:
-                self._queue.extend((env, start) for env in range(self.envs))
+            if self.online:
+                self._queue.step(self._time)
+            self._queue.drop_before(self._oldest)
 
     def batch_spec(self, batch_size: int) -> Spec:
         """Shape and dtype of everything that `gather` returns."""
@@ -154,8 +154,8 @@ class Replay:
     def draw(self, batch_size: int) -> Positions:
         """Chooses windows: queued ones first, then uniformly with repeats.
 
-        The windows stay intact until `gather` returns them. A draw that is
-        not wanted any more must be handed to `release`.
+        The windows stay intact until `gather` returns them, which it must:
+        `add` waits for it.
 
         Raises:
           ValueError: No complete window is held.
@@ -166,10 +166,9 @@ class Replay:
                     f"replay holds {len(self) // self.envs} steps per"
                     f" environment; a batch needs {self._window}"
                 )
-            count = min(batch_size, len(self._queue))
-            queued = [self._queue.popleft() for _ in range(count)]
-            online = np.array(queued, np.int64).reshape(count, 2)
-            uniform = self._uniform(batch_size - count, self._rng)
+            queued = self._queue.take(batch_size)
+            online = np.array(queued, np.int64).reshape(-1, 2)
+            uniform = self._uniform(batch_size - len(queued), self._rng)
             positions = Positions(
                 np.concatenate([online[:, 0], uniform.env]),
                 np.concatenate([online[:, 1], uniform.start]),
@@ -197,8 +196,8 @@ class Replay:
           of context step K - 1 as (B, ...), in newly allocated arrays.
 
         Raises:
-          ValueError: The windows were gathered or released before, and have
-            been overwritten since.
+          ValueError: The windows were gathered before, and have been
+            overwritten since.
         """
         with self._guard.lock:
             self._guard.begin(positions, self._oldest)
@@ -214,10 +213,6 @@ class Replay:
         batch["is_last"][:, :-1] |= batch["is_first"][:, 1:]
         return batch
 
-    def release(self, positions: Positions) -> None:
-        """Gives up windows that were drawn and will not be gathered."""
-        self._guard.release(positions)
-
     def write_back(
         self, positions: Positions, latents: Mapping[str, np.ndarray]
     ) -> None:
@@ -226,8 +221,8 @@ class Replay:
         Steps that have been overwritten by newer ones are skipped.
 
         Args:
-          positions: As drawn.
-          latents: Every latent as (B, T, ...).
+          positions: Windows that `draw` returned.
+          latents: Arrays (B, T, ...) of every latent.
 
         Raises:
           ValueError: A latent is missing or of another shape or dtype.
@@ -257,8 +252,9 @@ class Replay:
         the next snapshot again.
 
         Args:
-          directory: Exists; gets the files.
-          put: Takes one part after the other and writes it, maybe later.
+          directory: Folder that gets the files; it must exist.
+          put: Function that takes one part after the other and writes it,
+            maybe later.
 
         Returns:
           A function that gives the manifest, JSON-able: everything that
@@ -296,17 +292,17 @@ class Replay:
         The capacity may differ as long as the saved steps fit.
 
         Args:
-          directory: Of the files.
-          manifest: Of that replay; any JSON is safe.
-          salvage: Where files are damaged, goes on with the steps after
-            them, and without what is older, of all environments.
+          directory: Folder of the files.
+          manifest: Manifest of the saved replay; any JSON is safe.
+          salvage: Whether to go on where files are damaged, with the steps
+            after them and without what is older, of all environments.
 
         Returns:
           How many steps are lost.
 
         Raises:
-          ValueError: This replay is not empty, or the saved one of another
-            make.
+          ConfigError: The saved replay is of another make, or does not fit.
+          ValueError: This replay is not empty.
           Damaged: A file or the manifest is. The replay is still empty.
         """
         if self._time:
@@ -315,7 +311,7 @@ class Replay:
         saved = Manifest.parse(manifest, self.envs, self._window)
         steps = (saved.time - saved.oldest) * self.envs
         if steps > self.capacity:
-            raise ValueError(
+            raise ConfigError(
                 f"replay capacity {self.capacity} is less than the {steps}"
                 " steps saved"
             )
@@ -330,7 +326,7 @@ class Replay:
             for kind, chunks in self._chunks.items():
                 chunks.adopt(saved.files[kind])
             self._first, self._time = first, saved.time
-            self._queue = deque(x for x in saved.queue if x[1] >= first)
+            self._queue.restore(x for x in saved.queue if x[1] >= first)
             self._rng = saved.rng
         return (first - saved.oldest) * self.envs
 
@@ -339,7 +335,7 @@ class Replay:
         with self._guard.lock:
             first = self._oldest + steps // self.envs
             self._first = min(first, self._time)
-            self._queue = deque(x for x in self._queue if x[1] >= self._first)
+            self._queue.drop_before(self._first)
 
     def clear(self) -> None:
         """Empties it, for another `load`; no window may be drawn."""

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from dreamer.spaces import FLAGS
+
 Spec = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 """Name -> (shape, dtype) of what one environment yields in one step."""
 
@@ -42,7 +44,7 @@ def check_specs(fields: Spec, latents: Spec) -> None:
     Raises:
       ValueError: A flag is missing, or a name is in both.
     """
-    for name in ("is_first", "is_last"):
+    for name in FLAGS[:2]:  # which `Replay.gather` sets
         shape, dtype = fields.get(name, (None, None))
         if shape != () or np.dtype(dtype) != np.bool_:
             raise ValueError(f"replay field {name} must be a scalar bool")
@@ -116,8 +118,8 @@ class Ring:
         """Overwrites steps `time`, `time` + 1, ... of one environment.
 
         Args:
-          env: Which environment.
-          time: The first step.
+          env: Number of the environment, from 0.
+          time: Time of the first step.
           values: Stored bits (n, ...) of some or all fields, n <= capacity.
         """
         slot = time % self.capacity

@@ -7,15 +7,17 @@ of it becomes one replay step, and the environments move on.  Paper: arXiv
 Next: learner.py, which trains on what is stored here.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from dreamer.agent.agent import Agent, Params
+from dreamer.agent.agent import Agent
+from dreamer.agent.types import Params
 from dreamer.envs.vector import Envs
 from dreamer.replay import Replay, Spec
-from dreamer.spaces import Space
+from dreamer.spaces import FLAGS, Space
 
 
 class Episode(NamedTuple):
@@ -28,13 +30,47 @@ class Episode(NamedTuple):
     length: int
 
 
+class Tally:
+    """Counts the rewards and steps of the episodes of several environments.
+
+    Args:
+      envs: number of environments N.
+
+    Attributes:
+      score: float64 (N,), the sum of rewards of each running episode.
+      length: int64 (N,), its policy steps after the reset.
+    """
+
+    def __init__(self, envs: int) -> None:
+        self.score = np.zeros(envs)
+        self.length = np.zeros(envs, np.int64)
+
+    def add(self, obs: Mapping[str, np.ndarray]) -> dict[int, Episode]:
+        """Counts one step of every environment.
+
+        Where an environment was replaced, its episode is lost.
+
+        Args:
+          obs: result of `Envs.step`.
+
+        Returns:
+          The episodes that end with this step, by environment.
+        """
+        first = obs["is_first"]
+        self.score = np.where(first, 0.0, self.score) + obs["reward"]
+        self.length = np.where(first, 0, self.length + 1)
+        return {
+            env: Episode(float(self.score[env]), int(self.length[env]))
+            for env in np.flatnonzero(obs["is_last"]).tolist()
+        }
+
+
 def replay_fields(obs_spaces: dict[str, Space], action: Space) -> Spec:
     """Shape and dtype of everything stored with a step but its latents."""
-    flags = ("is_first", "is_last", "is_terminal")
     return {
         **{k: (s.shape, s.dtype) for k, s in obs_spaces.items()},
         "reward": ((), np.dtype(np.float32)),
-        **{flag: ((), np.dtype(np.bool_)) for flag in flags},
+        **{flag: ((), np.dtype(np.bool_)) for flag in FLAGS},
         "action": (action.shape, action.dtype),
     }
 
@@ -43,9 +79,9 @@ class Driver:
     """Steps N environments with one policy.
 
     Args:
-      envs: stepped in lockstep; `start` or `restore` puts them in place.
-      agent: for its policy.
-      replay: receives every step.
+      envs: environments, which `start` or `restore` puts in place.
+      agent: agent whose policy acts.
+      replay: replay that receives every step.
       key: PRNG key of all acting.
 
     Attributes:
@@ -65,8 +101,7 @@ class Driver:
         self.key = key
         self.policy_steps = 0
         self._carry = agent.initial_carry(envs.num)
-        self._score = np.zeros(envs.num)
-        self._length = np.zeros(envs.num, np.int64)
+        self._tally = Tally(envs.num)
 
     def start(self) -> None:
         """Begins with a new episode in every environment.
@@ -81,7 +116,7 @@ class Driver:
         obs = {f"obs/{k}": x for k, x in self.envs.receive().items()}
         carry = self._carry._asdict()
         carry = {f"carry/{k}": np.asarray(x) for k, x in carry.items()}
-        counts = {"score": self._score, "length": self._length}
+        counts = {"score": self._tally.score, "length": self._tally.length}
         return {**obs, **carry, **counts}
 
     def restore(
@@ -93,19 +128,20 @@ class Driver:
         """Goes on where another driver stood when its state was taken.
 
         Args:
-          policy_steps: that it had taken.
-          arrays: of `arrays`.
-          envs: of `Envs.state` at the same time.
+          policy_steps: number of actions that the other one had taken.
+          arrays: the dict that its `arrays()` returned.
+          envs: the dict that `Envs.state()` returned at the same time.
 
         Returns:
           Environments that could not be put back and began a new episode.
 
         Raises:
-          ValueError: the states are of other environments.
+          ConfigError: the states are of other environments.
           EnvError: an environment failed.
         """
         self.policy_steps = policy_steps
-        self._score, self._length = arrays["score"], arrays["length"]
+        self._tally.score = arrays["score"]
+        self._tally.length = arrays["length"]
         carry = {k: arrays[f"carry/{k}"] for k in self._carry._fields}
         self._carry = type(self._carry)(**carry)
         obs = {
@@ -122,7 +158,7 @@ class Driver:
         caller begins an update.
 
         Args:
-          params: the agent's current parameters.
+          params: current parameters of the agent.
 
         Returns:
           The episodes whose last observation was acted on.
@@ -152,14 +188,4 @@ class Driver:
             }
         )
         self.policy_steps += self.envs.num
-        return self._count(obs)
-
-    def _count(self, obs: dict[str, np.ndarray]) -> list[Episode]:
-        """Adds rewards to the running episodes; those that ended."""
-        first = obs["is_first"]
-        self._score = np.where(first, 0.0, self._score) + obs["reward"]
-        self._length = np.where(first, 0, self._length + 1)
-        return [
-            Episode(float(self._score[i]), int(self._length[i]))
-            for i in np.flatnonzero(obs["is_last"])
-        ]
+        return list(self._tally.add(obs).values())

@@ -11,16 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from dreamer.envs.vector import Envs
+from dreamer.run.driver import Episode, Tally
 from dreamer.run.films import Films
 from dreamer.run.policy import Policy
 
 
-class Episode(NamedTuple):
-    """An episode that has ended.
-
-    `score` is its sum of rewards, `length` its policy steps after the reset,
-    `env` the environment that played it.
-    """
+class Played(NamedTuple):
+    """An episode of an evaluation, and the environment that played it."""
 
     score: float
     length: int
@@ -31,10 +28,10 @@ class Evaluation:
     """Episodes of one policy in several environments.
 
     Args:
-      policy: acts.
-      envs: just built.
-      episodes: how many to play.
-      films: of the first of them, if wanted.
+      policy: policy that acts.
+      envs: environments that were just built.
+      episodes: number of episodes to play.
+      films: films of the first of them, if wanted.
 
     Attributes:
       policy_steps: actions taken so far, over all environments.
@@ -53,16 +50,15 @@ class Evaluation:
         self._policy = policy
         self._envs = envs
         self._films = films
-        self._played: list[Episode | None] = [None] * episodes
+        self._played: list[Played | None] = [None] * episodes
         self._current = np.arange(envs.num)  # episode that each env plays
-        self._score = np.zeros(envs.num)
-        self._length = np.zeros(envs.num, np.int64)
+        self._tally = Tally(envs.num)
         self.policy_steps = 0
         policy.reset()
         self._obs = envs.reset()
 
     @property
-    def episodes(self) -> Sequence[Episode]:
+    def episodes(self) -> Sequence[Played]:
         """Those that have ended, in their order."""
         return [episode for episode in self._played if episode is not None]
 
@@ -79,15 +75,12 @@ class Evaluation:
           OSError: a film cannot be written.
         """
         obs = self._obs
-        first = obs["is_first"]
-        # Also where an environment was replaced and its episode is lost.
-        self._score = np.where(first, 0.0, self._score) + obs["reward"]
-        self._length = np.where(first, 0, self._length + 1)
+        ended = self._tally.add(obs)
         actions = self._policy(obs)
         if self._films is not None:
             self._film(obs, self._films)
-        for env in np.flatnonzero(obs["is_last"]):
-            self._end(int(env))
+        for env, episode in ended.items():
+            self._end(env, episode)
         if not self.finished:
             self._obs = self._envs.step(actions)
             self.policy_steps += self._envs.num
@@ -99,16 +92,14 @@ class Evaluation:
                     episode,
                     {key: value[env] for key, value in obs.items()},
                     self._policy.reconstruct(env),
-                    f"episode {episode}    step {self._length[env]}"
-                    f"    score {self._score[env]:.6g}",
+                    f"episode {episode}    step {self._tally.length[env]}"
+                    f"    score {self._tally.score[env]:.6g}",
                 )
 
-    def _end(self, env: int) -> None:
-        episode = int(self._current[env])
-        if episode < len(self._played):
-            self._played[episode] = Episode(
-                float(self._score[env]), int(self._length[env]), env
-            )
-        if self._films is not None and episode < self._films.count:
-            self._films.end(episode)
+    def _end(self, env: int, episode: Episode) -> None:
+        number = int(self._current[env])
+        if number < len(self._played):
+            self._played[number] = Played(*episode, env)
+        if self._films is not None and number < self._films.count:
+            self._films.end(number)
         self._current[env] += self._envs.num

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dreamer.envs.watched import FRAME
+from dreamer.options import ConfigError
 from dreamer.spaces import Space
 from dreamer.video import Film
 
@@ -27,17 +28,17 @@ class Films:
     thrown away.
 
     Args:
-      paths: of the films, in the order of episodes.
+      paths: files of the films, in the order of episodes.
       fps: policy steps per second.
-      spaces: of the observations, with `FRAME` if there is a picture for
-        people.
-      title: of that picture.
+      spaces: spaces of the observations, with `FRAME` if there is a picture
+        for people.
+      title: title of that picture.
 
     Attributes:
-      count: how many.
+      count: number of films.
 
     Raises:
-      ValueError: there is nothing to be seen, or the encoder is missing.
+      ConfigError: there is nothing to be seen, or the encoder is missing.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Films:
         ]
         self._title = title if FRAME in spaces else None
         if not self._images and not self._title:
-            raise ValueError(
+            raise ConfigError(
                 f"{title} has no image among its observations, and offers"
                 " none for people (render_mode rgb_array)"
             )
@@ -75,10 +76,10 @@ class Films:
         """A policy step of an episode; `is_first` begins its film anew.
 
         Args:
-          episode: its number, from 0.
-          obs: of one environment.
-          reconstruction: images by key.
-          line: stands below.
+          episode: number of the episode, from 0.
+          obs: observation of one environment.
+          reconstruction: images of the world model by key.
+          line: text that stands below the pictures.
 
         Raises:
           OSError: the disk does not take it.

@@ -1,8 +1,8 @@
-"""Updates whose loss or gradients were not finite: kept, told, bounded.
+"""Updates that were not finite: saved, reported and limited.
 
-The agent does not apply such an update (agent/agent.py).  One now and then
-does no harm; many in a row mean that the run will not recover by itself.
-Next: learner.py, which notices them.
+The agent does not apply an update whose loss or gradients are not finite
+(agent/agent.py).  One now and then does no harm; many in a row mean that the
+run will not recover by itself.  Next: learner.py, which notices them.
 """
 
 from collections.abc import Mapping
@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from dreamer.spaces import LATENTS
 from dreamer.whole import new_file
 
 KEPT = 10  # batches in a logdir
 # Of a batch, what the agent made: a consequence, never the cause.
-MADE = {"batch/action", "batch/deter", "batch/stoch"}
+MADE = {f"batch/{name}" for name in ("action", *LATENTS)}
 
 
 class Diverged(RuntimeError):
@@ -31,12 +32,12 @@ class NonFinite:
     holds the same values.
 
     Args:
-      logdir: of the run.
-      limit: of updates in a row.
+      logdir: folder of the run.
+      limit: number of updates in a row that ends the run.
 
     Attributes:
       in_row: updates that were not applied since the last one that was.
-      reports: a line for each; whoever shows them takes them away.
+      reports: lines on each of them; whoever shows them takes them away.
     """
 
     def __init__(self, logdir: Path, limit: int) -> None:
@@ -53,9 +54,9 @@ class NonFinite:
         """Takes an update into account, in the order of updates.
 
         Args:
-          update: its number.
-          applied: whether its numbers were finite.
-          batch: what `_save` writes; not needed if it was applied.
+          update: number of the update.
+          applied: whether its loss and gradients were finite.
+          batch: arrays to be saved; not needed if it was applied.
         """
         if applied:
             self.in_row = 0
@@ -74,7 +75,7 @@ class NonFinite:
         """Sees that the run may go on.
 
         Args:
-          update: the last one that was noted.
+          update: number of the last update that was noted.
 
         Raises:
           Diverged: too many in a row were not applied.

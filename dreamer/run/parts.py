@@ -1,6 +1,6 @@
-"""What a run is made of and made from, seen to before it is built.
+"""Builds the replay and validates a checkpoint's contents.
 
-Next: state.py, which builds it.
+Next: state.py, which builds the whole run.
 """
 
 from typing import Any
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from dreamer.agent.agent import Agent
-from dreamer.config import Config, ConfigError
+from dreamer.config import Config
 from dreamer.envs.vector import Envs
+from dreamer.options import ConfigError
 from dreamer.replay import Replay, Spec, bytes_per_step, fits_in_ram
 from dreamer.run.driver import replay_fields
 
@@ -22,6 +23,10 @@ def check_complete(
     arrays: dict[str, dict[str, np.ndarray]], counters: dict[str, Any]
 ) -> None:
     """Sees that a checkpoint has all that a run goes on from.
+
+    Args:
+      arrays: the checkpoint's arrays, by owner and name.
+      counters: the checkpoint's counters, by name.
 
     Raises:
       ConfigError: something is missing.
@@ -41,12 +46,13 @@ def make_replay(
 
     Args:
       config: all settings.
-      envs: whose steps it holds.
-      agent: whose latents it holds.
-      policy_steps: done before; they fit whatever `run.steps` is now.
+      envs: environments whose steps it holds.
+      agent: agent whose latents it holds.
+      policy_steps: number of steps done before, which fit whatever
+        `run.steps` is now.
 
     Raises:
-      ValueError: names the RAM that is needed and the RAM there is.
+      ConfigError: names the RAM that is needed and the RAM there is.
     """
     fields = replay_fields(envs.obs_spaces, envs.action_space)
     latents = agent.latents
@@ -73,8 +79,8 @@ def is_exact(config: Config, latents: Spec, capacity: int) -> bool:
 
     Args:
       config: all settings.
-      latents: of the agent.
-      capacity: steps that the replay holds when full.
+      latents: shape and dtype of the agent's latents.
+      capacity: number of steps that the replay holds when full.
     """
     small = capacity * bytes_per_step({}, latents) <= EXACT_BYTES
     return {"always": True, "never": False}.get(config.replay.exact, small)

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from dreamer.checks import check_flags
-from dreamer.config import Config, ConfigError, from_yaml
+from dreamer.config import Config
+from dreamer.options import ConfigError
 from dreamer.replay import Damaged
 from dreamer.run import archive
 from dreamer.run.shelf import folder_of, saved_steps
+from dreamer.settings import from_yaml
 
 META, CONFIG = "meta.json", "config.yaml"
 # What may differ from the run: where it acts, and on what it computes.
@@ -32,10 +34,10 @@ class Snapshot:
     """One checkpoint.
 
     Attributes:
-      path: its folder.
-      meta: see archive.py.
-      config: of the run, as far as nothing else was asked for.
-      policy_steps: of the run when it was saved.
+      path: folder of the checkpoint.
+      meta: contents of its `META`, see archive.py.
+      config: settings of the run, but for what was to be changed.
+      policy_steps: number of the run's policy steps when it was saved.
     """
 
     path: Path
@@ -49,39 +51,40 @@ def locate(place: Path, policy_steps: int | None) -> tuple[Path, Path]:
 
     Args:
       place: a logdir, or the folder of one checkpoint.
-      policy_steps: which one of a logdir; by default the newest.
+      policy_steps: number that names a checkpoint of a logdir; None for the
+        newest.
 
     Returns:
       Its folder, and the one for what becomes of it: the run's logdir, or
       the checkpoint's own if it was copied to elsewhere.
 
     Raises:
-      ValueError: there is none. One line.
+      ConfigError: there is none. One line.
     """
     try:
         if (place / META).exists():
             inside = place.absolute().parent
             return place, inside.parent if inside.name == "ckpt" else place
         if not place.is_dir():
-            raise ValueError(f"logdir={place}: there is no such folder")
+            raise ConfigError(f"logdir={place}: there is no such folder")
         directory = place / "ckpt"
         if not directory.is_dir() and not (place / CONFIG).exists():
-            raise ValueError(
+            raise ConfigError(
                 f"logdir={place}: holds no run; expected a logdir with ckpt/"
                 f" in it, or the folder of a checkpoint, with {META}"
             )
         found = saved_steps(directory) if directory.is_dir() else []
     except OSError as error:
-        raise ValueError(f"logdir={place}: {error.strerror}") from None
+        raise ConfigError(f"logdir={place}: {error.strerror}") from None
     if not found:
-        raise ValueError(
+        raise ConfigError(
             f"logdir={place}: has no checkpoint yet{_every(place)}"
         )
     if policy_steps is None:
         policy_steps = max(found)
     if policy_steps not in found:
         there = ", ".join(map(str, sorted(found)))
-        raise ValueError(
+        raise ConfigError(
             f"checkpoint={policy_steps}: {place} has no such one, expected"
             f" one of {there}"
         )
@@ -92,13 +95,13 @@ def read(path: Path, logdir: Path, changes: Mapping[str, Any]) -> Snapshot:
     """All but the arrays of a checkpoint.
 
     Args:
-      path: its folder.
-      logdir: takes the place of the run's.
+      path: folder of the checkpoint.
+      logdir: folder that takes the place of the run's.
       changes: settings by key that replace the run's, as text.
 
     Raises:
       Damaged: it is not as it was written, or has vanished.
-      ValueError: one line. It has no settings, or they make no sense here.
+      ConfigError: one line. It has no settings, or they make no sense here.
     """
     for key in changes:
         if not key.startswith(CHANGEABLE):
@@ -122,7 +125,7 @@ def _every(logdir: Path) -> str:
     try:
         text = (logdir / CONFIG).read_text("utf-8")
         every = from_yaml(text, CONFIG, {}).run.save_every
-    except (OSError, ValueError):
+    except (OSError, UnicodeDecodeError, ConfigError):
         return ""
     return f" (one every run.save_every={every:g} seconds)"
 
@@ -135,9 +138,9 @@ def _settings(path: Path, meta: dict[str, Any]) -> tuple[str, str]:
     try:
         return file.read_text("utf-8"), str(file)
     except FileNotFoundError:
-        raise ValueError(
+        raise ConfigError(
             f"{path}: was saved before checkpoints carried their settings;"
             " expected these in config.yaml two folders up, as in a logdir"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: {error}") from None
+        raise ConfigError(f"{file}: {error}") from None

@@ -2,7 +2,7 @@
 
 Atari games are known by name; of other tasks only their own code can tell
 whether they exist and suit the agent. It runs in a process of its own, so
-that it can neither stay in the sweep nor end it. Next: ../envs/vector.py.
+that it can neither stay in the sweep nor end it. Next: ../envs/make.py.
 """
 
 import json
@@ -11,9 +11,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from dreamer.config import load
-from dreamer.envs.vector import make_env
+from dreamer.envs.make import make_env
 from dreamer.options import ConfigError, cut, one_line
+from dreamer.settings import load
 from dreamer.sweeps.grid import Run
 
 
@@ -21,8 +21,8 @@ def check(runs: Sequence[Run], launcher: str) -> None:
     """Tries every task of Gymnasium once, with the settings of its runs.
 
     Args:
-      runs: of a sweep.
-      launcher: where they will run, which only the message tells.
+      runs: runs of a sweep.
+      launcher: name of what will run them, which only the message tells.
 
     Raises:
       ConfigError: one cannot be built on this machine.
@@ -76,7 +76,7 @@ def main() -> int:
         try:
             make_env(config).close()
             continue
-        except ValueError as error:
+        except ConfigError as error:
             reason = str(error)
         except (Exception, SystemExit) as error:
             name = type(error).__name__

@@ -4,7 +4,8 @@ import multiprocessing
 
 import pytest
 
-from dreamer.envs.vector import Envs, make_envs
+from dreamer.envs.make import make_envs
+from dreamer.envs.vector import Envs
 
 
 @pytest.fixture

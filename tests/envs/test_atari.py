@@ -12,6 +12,7 @@ from dreamer.config import AtariConfig
 from dreamer.envs.atari import Atari
 from dreamer.envs.games import ALIASES, GAMES, rom_name
 from dreamer.envs.palette import PALETTE
+from dreamer.options import ConfigError
 
 RGB = AtariConfig(size=(64, 64), sticky=0.0, gray=False, actions="needed")
 GRAY = AtariConfig()
@@ -312,7 +313,7 @@ def test_there_are_57_games_under_their_names():
     assert list(GAMES) == sorted(GAMES)
     assert set(ALIASES.values()) <= set(GAMES)
     assert rom_name("james_bond") == "jamesbond"
-    with pytest.raises(ValueError, match="'pnog'"):
+    with pytest.raises(ConfigError, match="'pnog'"):
         rom_name("pnog")
 
 

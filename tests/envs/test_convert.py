@@ -8,6 +8,7 @@ from gymnasium import spaces
 from dreamer.config import GymConfig
 from dreamer.envs.gym import GymAdapter
 from dreamer.envs.vector import EnvError
+from dreamer.options import ConfigError
 
 VECTOR = spaces.Box(-1, 1, (3,), np.float32)
 IMAGE = spaces.Box(0, 255, (64, 64, 3), np.uint8)
@@ -159,7 +160,7 @@ def test_what_is_written_in_another_way_is_taken(build):
 def test_channels_come_last(shape):
     space = spaces.Box(0, 255, shape, np.uint8)
     for given in (space, spaces.Dict(eye=space)):
-        with pytest.raises(ValueError, match=r"at most 16.* last") as caught:
+        with pytest.raises(ConfigError, match=r"at most 16.* last") as caught:
             gives(given, None)()
         line = str(caught.value)
         assert f"{shape}, uint8), an image with {shape[2]} channels" in line
@@ -183,19 +184,19 @@ def test_the_way_out_that_the_refusal_names(build):
 
 def test_a_name_that_nobody_gave_is_left_out():
     for space in (spaces.Text(5), spaces.Tuple([VECTOR])):
-        with pytest.raises(ValueError, match=r"^observation has the space T"):
+        with pytest.raises(ConfigError, match=r"^observation has the space T"):
             gives(space, None)()
-    with pytest.raises(ValueError, match=r"^observation 'a' has the space T"):
+    with pytest.raises(ConfigError, match=r"^observation 'a' has the space T"):
         gives(spaces.Dict(a=spaces.Text(5)), None)()
 
 
 @pytest.mark.parametrize("shape", [(0, 64, 3), (64, 0), (0,)])
 def test_observations_without_an_entry_are_refused(shape):
     for dtype in (np.uint8, np.float32):
-        with pytest.raises(ValueError, match="at least one entry"):
+        with pytest.raises(ConfigError, match="at least one entry"):
             gives(spaces.Box(0, 1, shape, dtype), None)()
 
 
 def test_no_observations_are_refused():
-    with pytest.raises(ValueError, match="at least one key"):
+    with pytest.raises(ConfigError, match="at least one key"):
         gives(spaces.Dict(), None)()

@@ -6,8 +6,9 @@ import sys
 import gymnasium
 import pytest
 
-from dreamer.config import load
 from dreamer.envs.modules import import_module
+from dreamer.options import ConfigError
+from dreamer.settings import load
 
 COUNTER = """
 import gymnasium
@@ -43,7 +44,7 @@ def write(path, text):
 
 
 def refused(name):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ConfigError) as caught:
         import_module(name, f"env.import={name}")
     assert caught.value.__suppress_context__
     line = str(caught.value)
@@ -139,7 +140,7 @@ def test_environments_are_refused_in_the_same_words(
 ):
     write(here / "ends.py", "raise SystemExit(1)")
     config = load([*flags.split(" "), "--run.envs", str(num)])
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ConfigError) as caught:
         build(config)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

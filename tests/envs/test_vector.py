@@ -1,30 +1,26 @@
 """Vectorised stepping: equality, ends of episodes, spaces."""
 
-import dataclasses
-
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from dreamer.config import Config
-from dreamer.envs.vector import make_envs
-from dreamer.spaces import Space
+from dreamer.spaces import FLAGS, Space
 from tests.envs.scripted import config, scripted
 
-FLAGS = {"reward", "is_first", "is_last", "is_terminal"}
+GIVEN = {"reward", *FLAGS}
 
 
 @pytest.mark.parametrize("num", [1, 3])
 def test_the_step_after_is_last_is_first(build, num):
     envs = build([scripted()] * num, 0)
     step = envs.reset()
-    assert set(step) == FLAGS | {"count", "process", "began"}
+    assert set(step) == GIVEN | {"count", "process", "began"}
     rows = [step] + [envs.step(np.full(num, 2)) for _ in range(8)]
     for env in range(num):
         read = {
             key: [row[key][env].item() for row in rows]
-            for key in ("count", *FLAGS)
+            for key in ("count", *GIVEN)
         }
         assert read["count"] == [0, 1, 2, 3, 0, 1, 2, 3, 0]
         assert read["reward"] == [0, 2, 2, 2, 0, 2, 2, 2, 0]
@@ -110,27 +106,6 @@ def test_parallel_equals_serial_and_seeds_differ(build, task):
     assert not np.array_equal(starts[0], starts[1])
 
 
-@pytest.mark.parametrize("num", [1, 3])
-def test_spaces_of_atari(build, num):
-    start = Config()
-    run = dataclasses.replace(start.run, envs=num)
-    envs = build(dataclasses.replace(start, task="atari_pong", run=run))
-    assert envs.num == num
-    assert envs.obs_spaces == {"image": Space("image", (96, 96, 1))}
-    assert envs.action_space == Space("discrete", (), 18)
-    assert envs.action_repeat == 4
-    assert envs.reset()["image"].shape == (num, 96, 96, 1)
-
-
-def test_every_suite_has_its_own_settings(build):
-    start = Config()
-    run = dataclasses.replace(start.run, envs=1)
-    small = dataclasses.replace(start, task="atari100k_pong", run=run)
-    assert build(small).obs_spaces["image"].shape == (64, 64, 3)
-    with pytest.raises(ValueError, match="task is 'dmc_walk'"):
-        make_envs(dataclasses.replace(start, task="dmc_walk"))
-
-
 @pytest.mark.parametrize("num", [1, 2])
 def test_continuous_actions(build, num):
     envs = build(config("gym_Pendulum-v1", num))
@@ -173,7 +148,7 @@ def test_a_step_that_was_sent_is_received_as_often_as_wanted(build, num):
             saved = sent.state()  # waits for the step
             np.testing.assert_equal(saved["steps"], 3)
         expected = stepped.step(np.full(num, action))
-        for key in FLAGS | {"count"}:
+        for key in GIVEN | {"count"}:
             for _ in range(2):
                 found = sent.receive()[key]
                 np.testing.assert_array_equal(found, expected[key])

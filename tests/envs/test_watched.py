@@ -8,6 +8,7 @@ from gymnasium import spaces
 from dreamer.envs import watched
 from dreamer.envs.vector import Envs
 from dreamer.envs.watched import FRAME, Watched, make_watched
+from dreamer.options import ConfigError
 from tests.envs.scripted import config
 
 
@@ -73,7 +74,7 @@ def missing(self):
 def test_pictures_that_fail(monkeypatch, render, reason):
     monkeypatch.setattr(Counting, "render", render)
     monkeypatch.setattr(watched, "make_env", lambda *args, **kw: Counting())
-    with pytest.raises(ValueError, match=f"video of gym_x: {reason}"):
+    with pytest.raises(ConfigError, match=f"video of gym_x: {reason}"):
         make_watched(config("gym_x", 1), 3, 5)
 
 

@@ -4,16 +4,19 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from multiprocessing.context import ForkServerProcess
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from dreamer.envs.vector import Envs
+from dreamer.envs import workers
+from dreamer.envs.vector import EnvError, Envs
 from tests.envs.scripted import scripted, wait_until_gone
 
 
@@ -142,6 +145,118 @@ def test_a_program_can_end_without_closing(tmp_path, end):
     wait_until_gone([int(pid) for pid in result.stdout.split()])
 
 
+def helped(method):
+    """A function that builds an environment with processes of its own."""
+
+    class Helped(gymnasium.Env):
+        observation_space = spaces.Dict(
+            helper=spaces.MultiDiscrete([2**31]),
+            process=spaces.MultiDiscrete([2**31]),
+        )
+        action_space = spaces.Discrete(9)
+
+        def reset(self, *, seed=None, options=None):
+            import multiprocessing
+            import time
+
+            context = multiprocessing.get_context(method)
+            self.helper = context.Process(target=time.sleep, args=(600,))
+            self.helper.start()
+            with context.Pool(2) as pool:
+                assert pool.map(abs, [-1, -2]) == [1, 2]
+            return self.look(), {}
+
+        def look(self):
+            import os
+
+            pids = [self.helper.pid], [os.getpid()]
+            return {"helper": np.array(pids[0]), "process": np.array(pids[1])}
+
+        def step(self, action):
+            import os
+            import time
+
+            if action == 5:
+                time.sleep(600)
+            if action == 6:
+                os._exit(3)
+            return self.look(), 0.0, False, False, {}
+
+    return Helped
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_environments_may_start_processes(build, method):
+    envs = build([helped(method)] * 2, 0, timeout=60)
+    step = envs.reset()
+    pids = [*step["helper"][:, 0], *step["process"][:, 0]]
+    assert len(set(pids)) == 4
+    assert (envs.step(np.zeros(2, int))["helper"] == step["helper"]).all()
+    assert envs.reports == []
+    envs.close()
+    wait_until_gone(pids)
+
+
+def test_helpers_of_one_that_hangs_end_with_it(build):
+    envs = build([helped("fork")] * 2, 0, timeout=5)
+    step = envs.reset()
+    assert envs.step(np.array([0, 5]))["is_first"].tolist() == [False, True]
+    wait_until_gone([step["helper"][1, 0], step["process"][1, 0]])
+    assert os.path.exists(f"/proc/{step['helper'][0, 0]}")
+
+
+def test_a_death_is_noticed_while_a_helper_lives(build):
+    envs = build([helped("fork")] * 2, 0, timeout=60)
+    helper = envs.reset()["helper"][1, 0]
+    start = time.monotonic()
+    assert envs.step(np.array([0, 6]))["is_first"].tolist() == [False, True]
+    assert time.monotonic() - start < 40  # not the timeout
+    os.kill(helper, signal.SIGKILL)
+    wait_until_gone([helper])
+
+
+HELPED = """
+import numpy as np
+from dreamer.envs.vector import Envs
+from tests.envs.test_workers import helped
+
+envs = Envs([helped("fork")] * 3, 0, timeout=60)
+step = envs.reset()
+print(*step["helper"][:, 0], *step["process"][:, 0], flush=True)
+envs.step(np.array([0, 5, 0]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_helpers_end_with_the_main_process(tmp_path, number):
+    with running(tmp_path / "program.py", HELPED) as program:
+        pids = pids_of(program)
+        assert len(set(pids)) == 6
+        time.sleep(0.3)
+        os.killpg(program.pid, number)
+        program.wait(30)
+        wait_until_gone(pids)
+
+
+def test_a_worker_that_does_not_start_leaves_nothing_open(monkeypatch):
+    pairs = []
+
+    real = socket.socketpair
+
+    def pair():
+        pairs.append(real())
+        return pairs[-1]
+
+    def refuse(self):
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(workers.socket, "socketpair", pair)
+    monkeypatch.setattr(ForkServerProcess, "start", refuse)
+    with pytest.raises(EnvError, match="not be started: no more processes"):
+        Envs([scripted()] * 2, 0)
+    assert [x.fileno() for x in pairs[0]] == [-1, -1]
+
+
 def test_close_waits_for_nobody(build):
     envs = build([scripted()] * 4, 0)
     pids = envs.reset()["process"][:, 0]
@@ -171,7 +286,7 @@ os.killpg(0, signal.SIGINT)
 time.sleep(0.5)
 os.kill(pids[1], signal.SIGKILL)
 for _ in range(2):
-    print(envs.step(np.zeros(3, int))["is_first"].tolist(), envs.restarts)
+    print(envs.step(np.zeros(3, int))["is_first"].tolist(), len(envs.reports))
 os.kill(pids[2], signal.SIGSTOP)
 for process in multiprocessing.active_children():
     assert process.is_alive()
@@ -192,7 +307,7 @@ def test_time_while_all_are_stopped_does_not_count(tmp_path):
     text += """
 for _ in range(30):
     envs.step(np.full(3, 5))
-print(envs.restarts, envs.reports)
+print(envs.reports)
 """
     with running(tmp_path / "program.py", text) as program:
         pids_of(program)
@@ -201,7 +316,7 @@ print(envs.restarts, envs.reports)
             os.killpg(program.pid, signal.SIGSTOP)
             time.sleep(1.0)
             os.killpg(program.pid, signal.SIGCONT)
-        assert program.stdout.read() == "0 []\n"
+        assert program.stdout.read() == "[]\n"
 
 
 def test_large_observations_and_states(build):

@@ -4,7 +4,8 @@ import os
 import numpy as np
 import pytest
 
-from dreamer.replay import Positions, collect_garbage, disk, listed
+from dreamer.options import ConfigError
+from dreamer.replay import Damaged, Positions, collect_garbage, disk, listed
 from tests.replay.slow import (
     BF16,
     FIELDS,
@@ -217,7 +218,7 @@ def test_damage_is_told_in_one_line(tmp_path, kind, damage):
     fresh = make_replay()
     message = {"flip": "checksum", "remove": "cannot read"}
     expected = message.get(damage, "truncated")
-    with pytest.raises(ValueError, match=expected) as error:
+    with pytest.raises(Damaged, match=expected) as error:
         fresh.load(tmp_path, manifest)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -232,7 +233,7 @@ def test_an_unlisted_chunk_is_missed(tmp_path):
     fill(replay, 19)
     manifest = save(replay, tmp_path)
     manifest["files"]["fields"].popitem()
-    with pytest.raises(ValueError, match="no fields file is listed for steps"):
+    with pytest.raises(Damaged, match="no fields file is listed for steps"):
         make_replay().load(tmp_path, manifest)
 
 
@@ -268,7 +269,7 @@ def test_an_unlisted_chunk_is_missed(tmp_path):
 def test_a_replay_of_another_make_is_refused(tmp_path, change, message):
     replay = make_replay()
     fill(replay, 19)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         loaded(tmp_path, save(replay, tmp_path), **change)
 
 

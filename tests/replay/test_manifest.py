@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from dreamer.options import ConfigError
 from dreamer.replay import Damaged
 from tests.replay.slow import fill, make_replay, save
 
@@ -87,6 +88,13 @@ def check_refused(directory, manifest, message):
     fill(replay, 5)
 
 
+def test_a_queue_out_of_order(saved):
+    directory, manifest = saved
+    assert len(manifest["queue"]) > 2
+    manifest["queue"].reverse()
+    check_refused(directory, manifest, "queue is not in the order of time")
+
+
 def test_files_of_too_many_environments(saved):
     directory, manifest = saved
     files = manifest["files"]["latents"]
@@ -105,7 +113,7 @@ def test_a_strange_value_is_shown_in_one_short_line(saved):
     directory, manifest = saved
     manifest["field a\n\x1b[2J"] = "x" * 1000
     manifest["envs"] = "\n" * 1000
-    with pytest.raises(ValueError, match="replay envs is") as error:
+    with pytest.raises(ConfigError, match="replay envs is") as error:
         make_replay().load(directory, manifest)
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 200

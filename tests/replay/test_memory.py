@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from dreamer.options import ConfigError
 from dreamer.replay import (
     available_ram,
     bytes_per_step,
@@ -91,5 +92,5 @@ def test_too_large_a_buffer_is_refused_with_both_numbers(monkeypatch):
         "replay.size: 5000000 steps of 28715 bytes need 143.6 GB of RAM, but"
         " 3.2 GB are available; at most 110000 steps fit"
     )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         fits_in_ram(5_000_000, 28_715)

@@ -117,11 +117,6 @@ class ReplayMachine(RuleBasedStateMachine):
         windows = [self.slow.gather(*pair) for pair in self.pairs(positions)]
         same(batch, {k: np.array([w[k] for w in windows]) for k in windows[0]})
 
-    @precondition(lambda self: self.drawn)
-    @rule()
-    def release(self):
-        self.replay.release(self.drawn.pop())
-
     @precondition(lambda self: self.gathered)
     @rule(data=st.data())
     def write_back(self, data):
@@ -157,7 +152,7 @@ class ReplayMachine(RuleBasedStateMachine):
             mine, theirs = self.replay.draw(count), other.draw(count)
             np.testing.assert_array_equal(mine.env, theirs.env)
             np.testing.assert_array_equal(mine.start, theirs.start)
-            self.replay.release(mine)
+            self.replay.gather(mine)
             self.check_drawn(theirs, count)
             self.check_batch(theirs, other.gather(theirs))
         if not spare:

@@ -204,7 +204,7 @@ def test_a_save_does_not_see_what_happens_later(tmp_path, open_, slow_disk):
     replay.write_back(positions, {"deter": deter, "stoch": stoch})
     for step in tiny.steps(30, 21):  # all that was saved is overwritten
         replay.add(step)
-    replay.release(replay.draw(20))
+    replay.gather(replay.draw(20))
     slow_disk.set()
     checkpoints.wait()
     assert checkpoints.saved == 1

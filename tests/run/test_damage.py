@@ -196,7 +196,7 @@ def test_of_a_chunk_that_all_need_the_newer_steps_are_kept(
         if again.windows:
             drawn = again.draw(3)
             assert drawn.start.min() >= again._oldest
-            again.release(drawn)
+            again.gather(drawn)
     checkpoints.save(30, state(30), again, {}, {"policy_steps": 30})
     checkpoints.wait()
     other = tiny.make_replay()

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from dreamer.run.driver import Driver, Episode, replay_fields
+from dreamer.run.driver import Driver, Episode, Tally, replay_fields
+from dreamer.spaces import LATENTS, RESERVED
 from tests.run import tiny
 
 
@@ -35,7 +36,8 @@ def test_fields_are_those_of_a_step_without_latents():
         recorder.steps[0],
         replay_fields(tiny.Envs().obs_spaces, tiny.Envs().action_space),
     )
-    assert step.keys() == fields.keys() | {"deter", "stoch"}
+    assert step.keys() == fields.keys() | {*LATENTS}
+    assert step.keys() == tiny.SPACES.keys() | {*RESERVED}
     for name, (shape, dtype) in {**fields, **tiny.Agent.latents}.items():
         assert step[name].shape == (2, *shape), name
         assert step[name].dtype == dtype, name
@@ -81,6 +83,24 @@ def test_scores_and_lengths():
     expected[8] = [Episode(10.0, 4)]
     assert episodes == expected
     assert driver.policy_steps == 18
+
+
+def test_a_tally_forgets_an_episode_that_is_begun_anew():
+    tally = Tally(2)
+    ended = [
+        tally.add(
+            {
+                "reward": np.array([1.0, reward], np.float32),
+                "is_first": np.array([step == 0, step in (0, 2)]),
+                "is_last": np.array([step == 3, step == 4]),
+            }
+        )
+        for step, reward in enumerate([0.0, 9.0, 0.0, 2.0, 3.0])
+    ]
+    assert ended[:3] == [{}] * 3
+    assert ended[3:] == [{0: Episode(4.0, 3)}, {1: Episode(5.0, 2)}]
+    assert tally.score.tolist() == [5.0, 5.0]
+    assert tally.length.tolist() == [4, 2]
 
 
 def test_every_step_draws_anew_from_one_key():

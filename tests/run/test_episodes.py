@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dreamer.run.episodes import Episode, Evaluation
+from dreamer.run.episodes import Evaluation, Played
 
 
 class Policy:
@@ -82,11 +82,11 @@ def test_long_episodes_count_as_much_as_short_ones():
     # The first environment has played many more than its three.
     assert len(envs.lengths[0]) < 45
     assert found == [
-        Episode(1.0, 1, 0),
-        Episode(9.0, 9, 1),
-        Episode(1.0, 1, 0),
-        Episode(9.0, 9, 1),
-        Episode(1.0, 1, 0),
+        Played(1.0, 1, 0),
+        Played(9.0, 9, 1),
+        Played(1.0, 1, 0),
+        Played(9.0, 9, 1),
+        Played(1.0, 1, 0),
     ]
 
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamer.config import load
 from dreamer.run import faults
 from dreamer.run.faults import brief, explain
+from dreamer.settings import load
 
 CONFIG = load(["--configs", "atari100k", "size50m", "--logdir", "unused"])
 DEVICE = "reduce batch_size=16 or batch_length=64, or take the preset size25m"
@@ -29,7 +29,7 @@ def raised(function, *args):
 def test_xla_without_memory_on_a_cpu():
     error = raised(jnp.zeros, 10**15, jnp.uint8)
     assert explain(error, CONFIG) == (
-        "out of memory: an allocation of 1000000.0 GB failed; "
+        "out of memory: an allocation of 1000.0 TB failed; "
         f"{DEVICE}; or {HOST}"
     )
 
@@ -43,14 +43,14 @@ def test_a_program_that_needs_too_much():
     error = raised(lambda: program(x).block_until_ready())
     line = explain(error, CONFIG)
     assert line.startswith("out of memory: an allocation of ")
-    assert "00.0 GB failed; reduce batch_size=16" in line
+    assert "00.0 TB failed; reduce batch_size=16" in line
 
 
 def test_numpy_and_python_without_memory():
     error = raised(np.zeros, (10**6, 10**9))
     assert isinstance(error, MemoryError)
     assert explain(error, CONFIG) == (
-        f"out of memory: an allocation of 8005148.3 GB failed; {HOST}"
+        f"out of memory: an allocation of 8005.1 TB failed; {HOST}"
     )
     error = raised(bytearray, 10**17)
     assert explain(error, CONFIG) == (
@@ -63,7 +63,7 @@ def test_numpy_and_python_without_memory():
 LIMITED = """
 import json, resource
 import jax, jax.numpy as jnp, numpy as np
-from dreamer.config import load
+from dreamer.settings import load
 from dreamer.run.faults import brief, explain
 
 config = load(["--configs", "debug", "--logdir", "unused"])
@@ -122,7 +122,7 @@ class Gpu:
         (
             "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of"
             " memory in memory space hbm. Used 21.95G of 15.48G hbm.",
-            "an allocation of 23.6 GB failed",
+            "a program needs 23.6 GB (16.6 GB available)",
         ),
         (
             "RESOURCE_EXHAUSTED: CUDA_ERROR_OUT_OF_MEMORY: out of memory",
@@ -138,11 +138,28 @@ class Gpu:
             " != nullptr",
             "an allocation failed",
         ),
+        (
+            "INTERNAL: NCCL operation ncclGroupEnd() failed: unhandled cuda"
+            " error. Last NCCL warning(error) log entry (may be unrelated)"
+            " 'Cuda failure 2 'out of memory''.",
+            "an allocation failed",
+        ),
+        (
+            "INTERNAL: NCCL operation ncclCommInitRankConfig() failed:"
+            " unhandled cuda error. Last NCCL warning(error) log entry (may"
+            " be unrelated) 'Failed to CUDA calloc async 6291456000 bytes'.",
+            "an allocation of 6.3 GB failed",
+        ),
     ],
 )
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("fraction", [None, *faults.FRACTIONS])
-def test_wordings_of_other_devices(message, what, fraction, monkeypatch):
+def test_wordings_of_other_devices(
+    message, what, fraction, together, monkeypatch
+):
+    """Of one process, and of one of several."""
     monkeypatch.setattr(jax, "local_devices", lambda: [Gpu()])
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: together)
     for name in faults.FRACTIONS:
         monkeypatch.delenv(name, raising=False)
     hint = ", set XLA_CLIENT_MEM_FRACTION=0.9 (by default 0.75)"
@@ -153,6 +170,24 @@ def test_wordings_of_other_devices(message, what, fraction, monkeypatch):
         f"out of device memory: {what} on cuda:0, where JAX may use 60.0 GB;"
         f" {DEVICE}; end other programs on this GPU{hint}"
     )
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "INTERNAL: NCCL operation ncclAllReduce() failed: remote process"
+        " exited or there was a network error.",
+        "INTERNAL: Gloo all-reduce failed: Connection closed by peer",
+        "UNAVAILABLE: connection reset",
+    ],
+)
+def test_another_process_that_is_gone(message, monkeypatch):
+    error = jax.errors.JaxRuntimeError(message)
+    assert explain(error, CONFIG) is None
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    line = explain(error, CONFIG)
+    assert line.startswith("another process of this run is gone; start all")
+    assert message in line
 
 
 @pytest.mark.parametrize(

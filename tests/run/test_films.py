@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dreamer.envs.watched import FRAME
+from dreamer.options import ConfigError
 from dreamer.run.films import BACKGROUND, Films, Sheet
 from dreamer.spaces import Space
 from dreamer.video import Film
@@ -74,7 +75,7 @@ def test_an_episode_that_begins_anew_begins_its_film_anew(
 
 def test_where_there_is_nothing_to_be_seen(tmp_path):
     spaces = {"v": Space("vector", (3,))}
-    with pytest.raises(ValueError, match="CartPole-v1 has no image"):
+    with pytest.raises(ConfigError, match="CartPole-v1 has no image"):
         Films([tmp_path / "x"], 15, spaces, "CartPole-v1")
     Films([tmp_path / "x"], 15, {**spaces, FRAME: IMAGE}, "CartPole-v1")
     assert not list(tmp_path.iterdir())

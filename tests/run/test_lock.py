@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer.config import ConfigError
+from dreamer.options import ConfigError
 from dreamer.run import lock as lock_module
 from dreamer.run.lock import acquire, check
 from dreamer.status import BEAT, Status
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys
 from pathlib import Path
-from dreamer.config import ConfigError
+from dreamer.options import ConfigError
 from dreamer.run.lock import acquire, check
 try:
     lock = acquire(Path(sys.argv[1]))

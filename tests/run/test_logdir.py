@@ -3,8 +3,9 @@ import os
 
 import pytest
 
-from dreamer.config import ConfigError, load
+from dreamer.options import ConfigError
 from dreamer.run.logdir import explained
+from dreamer.settings import load
 from dreamer.trouble import PassingError
 
 

@@ -4,9 +4,10 @@ import types
 
 import pytest
 
-from dreamer.config import ConfigError, load
+from dreamer.options import ConfigError
 from dreamer.run import parts
 from dreamer.run.parts import check_complete, make_replay
+from dreamer.settings import load
 from tests.run import tiny
 
 
@@ -50,11 +51,11 @@ def test_a_replay_that_does_not_fit_is_not_made(monkeypatch):
 
     def refuse(capacity, each):
         made.append((capacity, each))
-        raise ValueError("too much")
+        raise ConfigError("too much")
 
     monkeypatch.setattr(parts, "fits_in_ram", refuse)
     monkeypatch.setattr(parts, "Replay", types.SimpleNamespace)
-    with pytest.raises(ValueError, match="too much"):
+    with pytest.raises(ConfigError, match="too much"):
         make_replay(config(), tiny.Envs(), tiny.Agent(), 0)
     # Observation, reward, three flags, action; deter and stoch.
     assert made == [(300, 8 + 4 + 3 + 4 + 6 + 2)]

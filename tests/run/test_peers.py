@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from dreamer.config import load
 from dreamer.options import ConfigError
 from dreamer.run.peers import ALONE, Peers
+from dreamer.settings import load
 
 
 def config(*flags):
@@ -91,7 +91,8 @@ def test_checkpoints_of_fewer_processes_are_refused(three):
         peers.common([100, 200])
     assert str(error.value) == (
         "jax.processes=3: process 2 has no checkpoint, though others have; go"
-        " on with as many processes as began, or use another logdir"
+        " on with as many processes as began and the same logdir, or use"
+        " another one"
     )
 
 

@@ -5,15 +5,14 @@ import types
 import numpy as np
 import pytest
 
-from dreamer.config import load
 from dreamer.run.plan import (
     Estimate,
     describe,
     device_bytes,
-    gigabytes,
     space_in_words,
     spaces_in_words,
 )
+from dreamer.settings import load
 from dreamer.spaces import Space
 
 
@@ -120,13 +119,6 @@ def test_device_memory_grows_with_what_needs_it():
     assert device_bytes(agent(one), one, 1000, False) == base + 20_000
     without_images = device_bytes(agent(one, kind="vector"), one, 0, False)
     assert without_images < device_bytes(agent(one), one, 0, True) < base
-
-
-@pytest.mark.parametrize(
-    ("number", "text"), [(1.34e9, "1.3 GB"), (25e6, "25 MB"), (9, "1 MB")]
-)
-def test_gigabytes(number, text):
-    assert gigabytes(number) == text
 
 
 def told(updates, total=1000, done=0):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from dreamer.run.progress import Progress, _fill, _number, duration
+from dreamer.run.progress import Progress, _fill, _number
 
 
 class Clock:
@@ -153,21 +153,6 @@ def test_what_cannot_be_shown_does_no_harm(kind, full, monkeypatch):
         for policy_steps in range(5):
             progress.update(policy_steps, 0, 0, 0.0)
             clock.seconds += 10
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0:00"),
-        (59.6, "1:00"),
-        (3599, "59:59"),
-        (3600, "1:00:00"),
-        (90061, "1d 1:01:01"),
-        (float("nan"), "-"),
-    ],
-)
-def test_duration(seconds, text):
-    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from dreamer.config import to_yaml
+from dreamer.options import ConfigError
+from dreamer.replay import Damaged
 from dreamer.run import snapshot
 from dreamer.run.archive import _seal, read_meta, write_meta
+from dreamer.settings import to_yaml
 from tests.run.trained import CARTPOLE, checkpoint
 
 
@@ -43,7 +45,7 @@ def test_an_older_one_needs_the_config_of_its_run(tmp_path):
     assert read(logdir).config.task == "gym_CartPole-v1"
     assert read(logdir / "ckpt" / "300").config.task == "gym_CartPole-v1"
     shutil.copytree(logdir / "ckpt" / "300", tmp_path / "a" / "copy")
-    with pytest.raises(ValueError, match=r"expected these in config\.yaml"):
+    with pytest.raises(ConfigError, match=r"expected these in config\.yaml"):
         read(tmp_path / "a" / "copy")
 
 
@@ -52,9 +54,9 @@ def test_only_some_settings_may_differ(logdir):
     assert (changed.env.gym.repeat, changed.run.env_timeout) == (2, 5.0)
     assert changed.logdir == str(logdir)
     for key in ("task", "seed", "agent.opt.lr", "run.steps", "nonsense"):
-        with pytest.raises(ValueError, match=f"--{key}: cannot differ"):
+        with pytest.raises(ConfigError, match=f"--{key}: cannot differ"):
             read(logdir, **{key: "1"})
-    with pytest.raises(ValueError, match=r"--env\.gym\.repeat=0: expected"):
+    with pytest.raises(ConfigError, match=r"--env\.gym\.repeat=0: expected"):
         read(logdir, env__gym__repeat="0")
 
 
@@ -67,7 +69,7 @@ def test_settings_that_make_no_sense(logdir, text):
     (path / "meta.json").unlink()
     write_meta(path, {**meta, "config": text or ["no text"]})
     (logdir / "config.yaml").unlink()
-    with pytest.raises(ValueError, match=r"ckpt/300|task=") as error:
+    with pytest.raises(ConfigError, match=r"ckpt/300|task=") as error:
         read(logdir)
     assert str(error.value).isprintable()
 
@@ -76,30 +78,30 @@ def test_a_checkpoint_without_its_number_is_damaged(logdir):
     (logdir / "ckpt" / "300" / "meta.json").write_bytes(
         _seal(b'{"format": 2, "counters": {}, "replay": {}, "files": {}}')
     )
-    with pytest.raises(ValueError, match="has no policy_steps"):
+    with pytest.raises(Damaged, match="has no policy_steps"):
         read(logdir)
 
 
 def test_flags_for_another_kind_of_task_would_do_nothing(logdir):
     for key in ("env.atari.sticky", "env.atari100k.length"):
-        with pytest.raises(ValueError, match=f"^--{key}: ") as error:
+        with pytest.raises(ConfigError, match=f"^--{key}: ") as error:
             read(logdir, **{key: "0"})
         line = str(error.value)
         assert line.endswith("task gym_CartPole-v1 takes env.gym.*")
-    with pytest.raises(ValueError, match=r"did you mean env\.gym\.repeat\?"):
+    with pytest.raises(ConfigError, match=r"did you mean env\.gym\.repeat\?"):
         read(logdir, **{"env.repeat": "2"})
 
 
 def test_a_run_that_has_not_saved_yet(logdir):
     shutil.rmtree(logdir / "ckpt")
     every = r"no checkpoint yet \(one every run\.save_every=60 seconds\)$"
-    with pytest.raises(ValueError, match=every):
+    with pytest.raises(ConfigError, match=every):
         snapshot.locate(logdir, None)
     (logdir / "ckpt").mkdir()
-    with pytest.raises(ValueError, match=every):
+    with pytest.raises(ConfigError, match=every):
         snapshot.locate(logdir, None)
     (logdir / "config.yaml").write_text("nonsense: 1")
-    with pytest.raises(ValueError, match=r"has no checkpoint yet$"):
+    with pytest.raises(ConfigError, match=r"has no checkpoint yet$"):
         snapshot.locate(logdir, None)
 
 
@@ -109,8 +111,8 @@ def test_folders_without_a_checkpoint(logdir, tmp_path):
         (logdir / "config.yaml", "there is no such folder"),
         (tmp_path, "holds no run"),
     ):
-        with pytest.raises(ValueError, match=match):
+        with pytest.raises(ConfigError, match=match):
             snapshot.locate(place, None)
     shutil.rmtree(logdir / "ckpt" / "300")
-    with pytest.raises(ValueError, match="has no checkpoint yet"):
+    with pytest.raises(ConfigError, match="has no checkpoint yet"):
         snapshot.locate(logdir, None)

@@ -7,7 +7,8 @@ import types
 
 import pytest
 
-from dreamer.config import Config, ConfigError
+from dreamer.config import Config
+from dreamer.options import ConfigError
 from dreamer.run import wandb_run
 from tests.run.logs import make, rows
 

@@ -8,10 +8,10 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from dreamer.agent.agent import Agent
-from dreamer.config import load, save, to_yaml
-from dreamer.envs.vector import make_envs
+from dreamer.envs.make import make_envs
 from dreamer.run.checkpoint import Checkpoints
 from dreamer.run.parts import make_replay
+from dreamer.settings import load, save, to_yaml
 
 PONG = "--configs atari100k debug --env.atari100k.length 80"
 CARTPOLE = "--configs debug --task gym_CartPole-v1"
