@@ -1,16 +1,15 @@
-"""What must hold between settings, and of a task's name.
+"""Checks that involve several settings, and the check of a task's name.
 
-Ranges of single settings stand beside them in `dreamer.config`; here are the
-conditions that one alone cannot break. Next: `dreamer.config.load`, which
-runs `check` last.
+The range of a single setting stands beside it in `dreamer.config`. Next:
+`dreamer.settings.load`, which runs `check` last.
 """
 
 import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from dreamer.config import Config, JaxConfig
 from dreamer.options import (
     ConfigError,
     cut,
@@ -20,22 +19,21 @@ from dreamer.options import (
 )
 from dreamer.train_ratio import first_full_step
 
-if TYPE_CHECKING:
-    from dreamer.config import Config, JaxConfig
-
 # Groups of `env`, each for the tasks that begin with its name.
 SUITES = ("atari", "atari100k", "gym")
 # The encoder halves an image four times; the decoder starts from 8 blocks of
 # channels whatever the number of blocks of the recurrent core.
 IMAGE_MULTIPLE = 16
 DECODER_BLOCKS = 8
+# In a logdir; stands for the time of the start.
+TIMESTAMP = "{timestamp}"
 MODULE = re.compile(r"\w+(\.\w+)*")
 # What Gymnasium can look up: module:namespace/name-v0, all but the name may
 # be missing.
 GYM_ID = re.compile(rf"({MODULE.pattern}:)?([\w-]{{1,100}}/)?[\w.-]{{1,100}}")
 
 
-def check(config: "Config") -> None:
+def check(config: Config) -> None:
     """Find settings that do not go together.
 
     Raises:
@@ -48,9 +46,9 @@ def check(config: "Config") -> None:
     _check_replay(config)
     _check_processes(config.jax)
     agent = config.agent
-    if agent.policy.minstd > agent.policy.maxstd:
+    if agent.policy.minstd >= agent.policy.maxstd:
         raise ConfigError(
-            f"agent.policy.minstd={agent.policy.minstd}: expected at most"
+            f"agent.policy.minstd={agent.policy.minstd}: expected less than"
             f" agent.policy.maxstd={agent.policy.maxstd}"
         )
     if agent.retnorm.perclo >= agent.retnorm.perchi:
@@ -60,14 +58,32 @@ def check(config: "Config") -> None:
         )
 
 
-def check_flags(flags: Mapping[str, str], config: "Config") -> None:
+def check_common_logdir(config: Config) -> None:
+    """See that several processes of one run find one logdir.
+
+    Each of them fills in `{timestamp}` by its own clock.
+
+    Args:
+      config: Settings whose logdir is as given, with nothing filled in.
+
+    Raises:
+      ConfigError: The logdir has a `{timestamp}`, and there is a coordinator.
+    """
+    if config.jax.coordinator != "none" and TIMESTAMP in config.logdir:
+        raise ConfigError(
+            f"logdir={cut(config.logdir)}: expected a folder that all"
+            f" processes name alike, without {TIMESTAMP}"
+        )
+
+
+def check_flags(flags: Mapping[str, str], config: Config) -> None:
     """Find flags for tasks of another kind, which would do nothing.
 
     Presets and files may hold them: they are for many tasks.
 
     Args:
-      flags: By key, before they are applied.
-      config: Whose task it is, unless a flag says so.
+      flags: Values by key, before they are applied.
+      config: Settings whose task it is, unless a flag names another.
 
     Raises:
       ConfigError: The first such flag and what the task takes; or an unknown
@@ -146,7 +162,7 @@ def _check_logdir(logdir: str) -> None:
         raise ConfigError(f"logdir={logdir}: {error.strerror}") from None
 
 
-def _check_sizes(config: "Config") -> None:
+def _check_sizes(config: Config) -> None:
     """The sizes that layers need to divide evenly."""
     for suite in SUITES:
         size = getattr(config.env, suite).size
@@ -170,7 +186,7 @@ def _check_sizes(config: "Config") -> None:
         )
 
 
-def _check_processes(jax: "JaxConfig") -> None:
+def _check_processes(jax: JaxConfig) -> None:
     """Several processes need a place to meet, and each its number."""
     place = jax.coordinator
     if place in ("none", "auto"):
@@ -196,7 +212,7 @@ def _check_processes(jax: "JaxConfig") -> None:
         )
 
 
-def _check_replay(config: "Config") -> None:
+def _check_replay(config: Config) -> None:
     """Training starts once the replay holds batch_steps windows."""
     window = config.replay_context + config.batch_length
     least = first_full_step(config.run.envs, config.batch_steps, window)

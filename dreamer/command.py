@@ -1,19 +1,23 @@
 """The command line of programs that have flags of their own.
 
-`dreamer.train` takes settings (`config.py`); `plot.py`, `report.py` and
-`evaluate.py` begin with this.
+`dreamer.train` takes settings (`settings.py`); `plot.py`, `report.py`,
+`evaluate.py` and `sweeps/flags.py` begin with this.
 """
 
 import argparse
-from typing import NoReturn
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from dreamer.options import ConfigError, did_you_mean, shown
 
 
 class Parser(argparse.ArgumentParser):
     """Refuses by an exception, which the program makes one line of.
 
     Args:
-      program: as after `python -m`.
-      description: printed by `--help` as it is.
+      program: Name of the module, as after `python -m`.
+      description: Text that `--help` prints as it is.
     """
 
     def __init__(self, program: str, description: str) -> None:
@@ -24,10 +28,64 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
+    def parse_args(
+        self,
+        args: Sequence[str] | None = None,
+        namespace: Any = None,
+    ) -> Any:
+        """The flags of a command line, all of which must be known.
+
+        Raises:
+          ConfigError: A flag is wrong or unknown.
+        """
+        flags, rest = self.parse_known_args(args, namespace)
+        for word in rest:
+            if word.startswith("--"):
+                unknown_flag(word[2:].partition("=")[0], self.names())
+        if rest:
+            self.error(f"{shown(rest[0])}: expected no such argument")
+        return flags
+
+    def names(self) -> list[str]:
+        """All flags, without their dashes."""
+        words = [x for action in self._actions for x in action.option_strings]
+        return [x[2:] for x in words if x.startswith("--")]
+
     def error(self, message: str) -> NoReturn:
         """Called where flags are wrong.
 
         Raises:
-          ValueError: always.
+          ConfigError: Always.
         """
-        raise ValueError(message.removeprefix("argument "))
+        raise ConfigError(message.removeprefix("argument "))
+
+
+def unknown_flag(
+    name: str, known: Iterable[str], kind: str = "flag"
+) -> NoReturn:
+    """Refuses a flag, with the nearest of those that there are.
+
+    Args:
+      name: Unknown flag, without its dashes.
+      known: Flags that may be meant, without their dashes.
+      kind: Word for what `known` holds.
+
+    Raises:
+      ConfigError: Always.
+    """
+    hint = did_you_mean(name, known) or "; --help lists them"
+    raise ConfigError(f"--{shown(name)}: unknown {kind}{hint}")
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """The `type` of a flag: reads a whole number from `low` to `high`."""
+
+    def read(text: str) -> int:
+        number = int(text) if re.fullmatch("[0-9]{1,18}", text) else low - 1
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(
+                f"{shown(text)}: expected a whole number from {low} to {high}"
+            )
+        return number
+
+    return read

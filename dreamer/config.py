@@ -1,44 +1,16 @@
 """Every setting of a run: its type, default, range and meaning.
 
-The frozen dataclasses below are the only place that holds defaults. `load`
-turns `--configs` (presets of configs/*.yaml, or files) and `--key value` flags
-into a checked `Config`; `save` writes one that loads back to an equal one.
-
-Names follow the authors' public code of "Mastering diverse control tasks
-through world models" (arXiv 2301.04104v2). Next: `dreamer.hyperparameters`
-holds the group `agent`, `dreamer.options` reads single values and
-`dreamer.presets` files, `dreamer.checks` looks at settings together;
-`dreamer.train` uses them all.
+The frozen dataclasses below are the only place that holds defaults. Names
+follow the authors' public code of "Mastering diverse control tasks through
+world models" (arXiv 2301.04104v2). Next: `dreamer.hyperparameters` holds the
+group `agent`, `dreamer.options` says how a setting is declared, and
+`dreamer.settings` makes a `Config` of a command line.
 """
 
-import io
-import os
-import re
-import sys
-import textwrap
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
-from ruamel.yaml import YAML
-
-from dreamer.checks import check, check_flags
 from dreamer.hyperparameters import AgentConfig
-from dreamer.options import (
-    HELP_WIDTH,
-    ConfigError,
-    apply,
-    fields,
-    listing,
-    option,
-    settings,
-    shown,
-    split_flags,
-)
-from dreamer.presets import from_text, layers, presets
-from dreamer.whole import write_whole
+from dreamer.options import option
 
 
 @dataclass(frozen=True)
@@ -55,10 +27,12 @@ class AtariConfig:
         0.25, "[0, 1)", "Chance per frame that the last action sticks."
     )
     gray: bool = option(
-        True, "", "One gray channel instead of three of colour."
+        True, "", "Images have one gray channel, not three of colour."
     )
     actions: str = option(
-        "all", ("all", "needed"), "Legal action set, or the game's minimal."
+        "all",
+        ("all", "needed"),
+        "Legal action set, or the game's minimal set.",
     )
     lives: str = option(
         "unused",
@@ -129,7 +103,8 @@ class RunConfig:
     report_every: float = option(
         600.0,
         "[0, inf)",
-        "Seconds between two videos of what the model predicts (0: none).",
+        "Seconds between two videos of predictions, not the report page"
+        " (0: no videos).",
         resume=True,
     )
     disk_patience: float = option(
@@ -206,7 +181,8 @@ class JaxConfig:
     fsdp: bool = option(
         False,
         "",
-        "Divide parameters and optimiser state among them, to save memory.",
+        "Divide parameters and optimiser state among the devices, to save"
+        " memory; acting keeps one whole copy of the parameters.",
         resume=True,
     )
     coordinator: str = option(
@@ -225,13 +201,13 @@ class JaxConfig:
     process: int = option(
         0,
         "[0, 65535]",
-        "Which of them this is; process 0 runs on the coordinator's host.",
+        "Number of this process, from 0; 0 runs on the coordinator's host.",
         resume=True,
     )
     join_timeout: float = option(
         300.0,
         "(0, 1e6]",
-        "Seconds until all of them must have come.",
+        "Seconds to wait for the other processes.",
         resume=True,
     )
 
@@ -270,7 +246,10 @@ class Config:
         64, "[2, 65536]", "Time steps T trained on in each sequence."
     )
     replay_context: int = option(
-        1, "[1, 65536]", "Time steps K before them that the state comes from."
+        1,
+        "[1, 65536]",
+        "Time steps K replayed before each sequence; only the latents of the"
+        " last one are used, as in the paper's code (it is 1 there).",
     )
     env: EnvConfig = field(default_factory=EnvConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -298,160 +277,3 @@ class Config:
     def action_repeat(self) -> int:
         """Frames per policy step."""
         return getattr(self.env, self.suite).repeat
-
-
-def load(argv: Sequence[str], program: str = "dreamer.train") -> Config:
-    """The settings that a command line asks for, checked.
-
-    `--configs a b.yaml` applies presets and files in their order, then come
-    the `--key value` flags. In the logdir, `{timestamp}` becomes the time in
-    UTC, `{task}` and `{seed}` those settings, and `~` the home folder.
-    Nothing is created. `--help` prints every setting and exits.
-
-    Args:
-      argv: The arguments, without the program's name.
-      program: Module that `--help` speaks of.
-
-    Raises:
-      ConfigError: Something is unknown, missing, doubled, malformed or out of
-        range; one line names it and what is allowed.
-    """
-    if "--help" in argv or "-h" in argv:
-        try:
-            print(help_text(program), flush=True)
-        except BrokenPipeError:  # a reader that has seen enough: `| head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0)
-    entries, flags = split_flags(argv, settings(Config()))
-    config = Config()
-    for layer in layers(entries):
-        config = apply(config, layer.values, layer.where)
-    check_flags(flags, config)
-    config = apply(config, flags, "--")
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    values = {
-        "timestamp": stamp,
-        "task": re.sub(r"[^\w.-]", "_", config.task),  # no folders in it
-        "seed": str(config.seed),
-    }
-    logdir = re.sub(
-        r"\{(timestamp|task|seed)\}", lambda x: values[x[1]], config.logdir
-    )
-    config = replace(config, logdir=os.path.expanduser(logdir))
-    check(config)
-    return config
-
-
-def load_or_exit(
-    argv: Sequence[str], program: str = "dreamer.train"
-) -> Config:
-    """`load` for a program's main: an error is one line and exit code 2."""
-    try:
-        return load(argv, program)
-    except ConfigError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-
-
-def to_yaml(config: Config) -> str:
-    """All settings as YAML that `load` turns into an equal config."""
-    stream = io.StringIO()
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False
-    yaml.dump(_tree(config), stream)
-    return stream.getvalue()
-
-
-def from_yaml(text: str, name: str, changes: Mapping[str, Any]) -> Config:
-    """What `to_yaml` made a text of, with some settings changed.
-
-    Args:
-      text: Of all settings, or of those that are not at their defaults.
-      name: What the text is of; begins the message of an error in it.
-      changes: Values by key, as text, flags of a command line.
-
-    Raises:
-      ConfigError: As `load`.
-    """
-    layer = from_text(text, name)
-    config = apply(Config(), layer.values, layer.where)
-    config = apply(config, changes, "--")
-    check(config)
-    return config
-
-
-def save(config: Config, path: Path) -> None:
-    """Write a config, all of it or nothing, for `--configs PATH`."""
-    text = f"# All settings of one run: --configs {path.name}\n"
-    write_whole(path, text + to_yaml(config))
-
-
-def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """The settings that differ, by key: (old value, new value)."""
-    then, now = settings(old), settings(new)
-    return {
-        key: (then[key].value, now[key].value)
-        for key in then
-        if then[key].value != now[key].value
-    }
-
-
-def check_resume(old: Config, new: Config) -> None:
-    """See that a run may go on with other settings than it began with.
-
-    What may change is declared with `resume=True`: where a run writes, how
-    long it goes on, how often it reports, what it survives, where it
-    computes. `--help` lists these settings.
-
-    Raises:
-      ConfigError: Other settings differ; one line names all of them.
-    """
-    free = {key for key, value in settings(new).items() if value.resume}
-    fixed = [
-        f"{key}={shown(now)} (there {shown(before)})"
-        for key, (before, now) in differences(old, new).items()
-        if key not in free
-    ]
-    if fixed:
-        raise ConfigError(
-            f"logdir={new.logdir}: holds a run of other settings:"
-            f" {', '.join(fixed)}; use another logdir, or its settings"
-        )
-
-
-def help_text(program: str) -> str:
-    """What `--help` prints: presets, every setting, games."""
-    from dreamer.envs.games import GAMES
-
-    lines = [
-        f"python -m {program} [--configs PRESET|FILE.yaml ...]"
-        " [--KEY VALUE | --KEY=VALUE ...]",
-        "",
-        "Later presets and files override earlier ones, flags override both.",
-        "",
-        "presets:",
-    ]
-    lines += [f"  {name:<15} {x.about}" for name, x in presets().items()]
-    lines.append(listing(Config()))
-    free = [key for key, value in settings(Config()).items() if value.resume]
-    notes = {
-        "A run continues when its logdir is given again. Then may differ: ": (
-            free
-        ),
-        "games: ": GAMES,
-    }
-    for title, words in notes.items():
-        text = title + ", ".join(words)
-        lines += ["", *textwrap.wrap(text, HELP_WIDTH, subsequent_indent="  ")]
-    return "\n".join(lines)
-
-
-def _tree(config: Any) -> Any:
-    """Nested mappings and lists of plain values."""
-    if hasattr(config, "__dataclass_fields__"):
-        return {
-            key: _tree(getattr(config, x.name))
-            for key, x in fields(config).items()
-        }
-    return list(config) if isinstance(config, tuple) else config

@@ -7,31 +7,25 @@ run/policy.py for the agent, run/episodes.py for what is played.
 
 import argparse
 import contextlib
-import json
 import numbers
 import os
-import platform
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-import dreamer
-from dreamer.command import Parser
+from dreamer.command import Parser, unknown_flag, whole_number
 from dreamer.config import Config
 from dreamer.envs.vector import EnvError, Envs
 from dreamer.options import (
-    did_you_mean,
+    ConfigError,
     one_line,
     settings,
     shown,
-    split_flags,
 )
 from dreamer.places import home
 from dreamer.run import threads
@@ -39,11 +33,13 @@ from dreamer.run.episodes import Episode, Evaluation
 from dreamer.run.faults import explain
 from dreamer.run.films import Films
 from dreamer.run.policy import LENGTH, MODES, Policy, load
-from dreamer.run.progress import duration
 from dreamer.run.ticker import Ticker
 from dreamer.run.when import StopSignal
-from dreamer.scores.evaluation import finite, summary, words
-from dreamer.whole import write_whole
+from dreamer.scores import evaluation_file
+from dreamer.scores.evaluation import words
+from dreamer.scores.evaluation_file import Conditions
+from dreamer.settings import split_flags
+from dreamer.units import duration
 
 PROGRAM = "dreamer.evaluate"
 DESCRIPTION = """\
@@ -57,10 +53,8 @@ accelerator if there is one, wherever the run did), --run.env_timeout and
 --run.env_restarts. Atari games are played until no life is left.
 """
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130  # exit codes, beside 0
-FORMAT = 1  # of the file
 FPS = 30.0  # of an environment that does not say
 SLOWEST, FASTEST = 0.1, 1000.0  # frames per second of a film
-PACKAGES = ("jax", "numpy", "gymnasium", "ale-py")
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ class Job:
     """What is to be done: everything that can be refused has been."""
 
     flags: argparse.Namespace
-    changes: Mapping[str, str]
+    conditions: Conditions
     policy: Policy
     envs: Envs
     films: Films | None
@@ -84,16 +78,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             try:
                 given = sys.argv[1:] if argv is None else argv
                 job = prepare(given, opened)
-            except ValueError as error:
+            except ConfigError as error:
                 return _say(str(error), REFUSED)
             print(_describe(job), flush=True)
             began = time.monotonic()
             episodes = play(job, stop)
             if stop.received:
                 return _say("interrupted; no scores are written", INTERRUPTED)
-            found = results(job, episodes, time.monotonic() - began)
+            found = _results(job, episodes, time.monotonic() - began)
             print(words(found), flush=True)  # also if it cannot be written
-            write(job.out, found)
+            evaluation_file.write(job.out, found)
             print(f"Written: {job.out}")
             return 0
     except EnvError as error:
@@ -120,27 +114,11 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-class _Whole:
-    """Reads a whole number within limits."""
-
-    def __init__(self, low: int, high: int) -> None:
-        self._low, self._high = low, high
-
-    def __call__(self, text: str) -> int:
-        number = int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
-        if not self._low <= number <= self._high:
-            raise argparse.ArgumentTypeError(
-                f"{shown(text)}: expected a whole number from {self._low} to"
-                f" {self._high}"
-            )
-        return number
-
-
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(PROGRAM, DESCRIPTION)
     add = parser.add_argument
     about = "a run's folder, or that of one checkpoint, copied anywhere"
-    add("--logdir", metavar="DIR", type=Path, required=True, help=about)
+    add("--logdir", metavar="DIR", type=home, required=True, help=about)
     about = "how actions are taken (default: sample, as in training)"
     add("--mode", choices=MODES, default="sample", help=about)
     add("--out", metavar="FILE", type=home, help="instead of that in DIR")
@@ -153,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         ("length", LENGTH, 1, 10**9, "policy steps of an episode at most"),
     ):
         words = "" if default is None else f" (default: {default})"
-        number = _Whole(low, high)
+        number = whole_number(low, high)
         options = dict(metavar="N", type=number, help=about + words)
         add(f"--{flag}", default=default, **options)
     return parser
@@ -167,16 +145,15 @@ def _parse(
     flags, rest = parser.parse_known_args(argv)
     known = settings(Config())
     if rest and not rest[0].startswith("--"):
-        raise ValueError(f"{shown(rest[0])}: expected --FLAG VALUE")
+        raise ConfigError(f"{shown(rest[0])}: expected --FLAG VALUE")
     entries, changes = split_flags(rest, known)
     if entries:
-        raise ValueError("--configs: expected none, the run's settings hold")
+        raise ConfigError("--configs: expected none, the run's settings hold")
     for key in changes:
         if key not in known and "." not in key:
-            hint = did_you_mean(key, vars(flags)) or "; --help lists them"
-            raise ValueError(f"--{shown(key)}: unknown flag{hint}")
+            unknown_flag(key, parser.names())
     if flags.video > flags.episodes:
-        raise ValueError(
+        raise ConfigError(
             f"--video {flags.video}: expected at most --episodes"
             f" {flags.episodes}"
         )
@@ -187,11 +164,11 @@ def prepare(argv: Sequence[str], opened: contextlib.ExitStack) -> Job:
     """Looks at everything, and writes nothing.
 
     Args:
-      argv: of the command line.
-      opened: gets what is to be closed.
+      argv: Arguments, without the program's name.
+      opened: Stack that gets whatever is to be closed.
 
     Raises:
-      ValueError: something asked for cannot work. One line.
+      ConfigError: something asked for cannot work.
       EnvError: an environment does not start.
     """
     flags, changes = _parse(argv)
@@ -202,10 +179,12 @@ def prepare(argv: Sequence[str], opened: contextlib.ExitStack) -> Job:
         seed=flags.seed,
         settings=changes,
     )
-    out = flags.out or policy.home / _name(flags, changes, policy)
+    conditions = _conditions(flags, changes, policy)
+    name = evaluation_file.name(conditions, LENGTH)
+    out = flags.out or policy.home / name
     _check_writable(out)
     envs = policy.make_envs(
-        min(flags.envs, flags.episodes),
+        conditions.envs,
         flags.seed,
         flags.length,
         flags.video or None,
@@ -214,37 +193,37 @@ def prepare(argv: Sequence[str], opened: contextlib.ExitStack) -> Job:
     films = None
     if flags.video:
         films = opened.enter_context(_films(policy, envs, flags.video, out))
-    return Job(flags, changes, policy, envs, films, out)
+    return Job(flags, conditions, policy, envs, films, out)
 
 
-def _name(
+def _conditions(
     flags: argparse.Namespace, changes: Mapping[str, str], policy: Policy
-) -> str:
-    """Of the file: results that mean something else have another one."""
-    parts = ["eval", str(policy.policy_steps), flags.mode]
-    if flags.seed:
-        parts.append(f"seed{flags.seed}")
-    if flags.length != LENGTH:
-        parts.append(f"length{flags.length}")
-    for key, value in changes.items():
-        if key.startswith("env."):
-            text = f"{key.rpartition('.')[2]}={value}"
-            parts.append(re.sub(r"[^\w.=]", "_", text)[:40])
-    return "-".join(parts) + ".json"
+) -> Conditions:
+    return Conditions(
+        task=policy.config.task,
+        checkpoint=policy.policy_steps,
+        frames=policy.frames,
+        updates=policy.updates,
+        mode=policy.mode,
+        seed=flags.seed,
+        envs=min(flags.envs, flags.episodes),
+        length=flags.length,
+        settings=changes,
+    )
 
 
 def _check_writable(out: Path) -> None:
     try:
         if out.is_dir():
-            raise ValueError(f"--out {out}: expected a file, it is a folder")
+            raise ConfigError(f"--out {out}: expected a file, it is a folder")
         parents = out.absolute().parents
         folder = next(folder for folder in parents if folder.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            raise ValueError(
+            raise ConfigError(
                 f"{out}: {folder} is not writable; --out takes another file"
             )
     except OSError as error:
-        raise ValueError(f"--out {out}: {error.strerror}") from None
+        raise ConfigError(f"--out {out}: {error.strerror}") from None
 
 
 def _films(policy: Policy, envs: Envs, count: int, out: Path) -> Films:
@@ -313,48 +292,14 @@ def play(job: Job, stop: StopSignal) -> Sequence[Episode]:
     return evaluation.episodes
 
 
-def results(
+def _results(
     job: Job, episodes: Sequence[Episode], seconds: float
 ) -> dict[str, Any]:
-    """The contents of the file; None where something is not known."""
-    policy, task = job.policy, job.policy.config.task
-    cut = [x for x in episodes if x.length >= job.flags.length]
-    rows = [{**x._asdict(), "score": finite(x.score)} for x in episodes]
-    for row, film in zip(rows, _paths(job.flags.video, job.out), strict=False):
-        row["video"] = str(film.relative_to(job.out.parent))
-    return {
-        "format": FORMAT,
-        "task": task,
-        "checkpoint": policy.policy_steps,
-        "frames": policy.frames,
-        "updates": policy.updates,
-        "mode": policy.mode,
-        "seed": job.flags.seed,
-        "envs": job.envs.num,
-        "length": job.flags.length,
-        "settings": dict(job.changes),
-        "episodes": rows,
-        "cut_short": len(cut),
-        # Nobody knows what a human scores in the beginning of a game.
-        **summary([x.score for x in episodes], "" if cut else task),
-        "seconds": round(seconds, 1),
-        "versions": {
-            "dreamer": dreamer.__version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
-        },
-    }
-
-
-def write(path: Path, contents: Mapping[str, Any]) -> None:
-    """Writes a file of JSON, all of it or nothing.
-
-    Raises:
-      OSError: the disk does not take it.
-    """
-    text = json.dumps(contents, indent=1, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text)
+    """The contents of the file."""
+    films = _paths(job.flags.video, job.out)
+    videos = [str(film.relative_to(job.out.parent)) for film in films]
+    rows = [episode._asdict() for episode in episodes]
+    return evaluation_file.results(job.conditions, rows, videos, seconds)
 
 
 if __name__ == "__main__":

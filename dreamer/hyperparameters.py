@@ -20,9 +20,11 @@ class RSSMConfig:
         "[8, 1048576]",
         "Deterministic units D, a multiple of 8 and blocks.",
     )
-    hidden: int = option(1024, "[1, 65536]", "Units of the layers around it.")
+    hidden: int = option(
+        1024, "[1, 65536]", "Units of each layer around the recurrent core."
+    )
     stoch: int = option(32, "[1, 65536]", "Categorical variables S.")
-    classes: int = option(64, "[2, 65536]", "Classes C of each of them.")
+    classes: int = option(64, "[2, 65536]", "Classes C of each categorical.")
     blocks: int = option(
         8, "[1, 65536]", "Blocks G of the block-diagonal GRU."
     )
@@ -46,10 +48,12 @@ class EncoderConfig:
     """Observation to tokens: convolutions for images, MLP for the rest."""
 
     depth: int = option(
-        64, "[1, 65536]", "Channels are this times 2, 3, 4, 4 by stage."
+        64,
+        "[1, 65536]",
+        "The stages have 2, 3, 4 and 4 times so many channels.",
     )
-    units: int = option(1024, "[1, 65536]", "Width of the MLP for vectors.")
-    layers: int = option(3, "[1, 64]", "Layers of the MLP for vectors.")
+    units: int = option(1024, "[1, 65536]", "Units of each layer for vectors.")
+    layers: int = option(3, "[1, 64]", "Layers for vectors.")
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,13 @@ class EncConfig:
 class DecoderConfig:
     """State to observation, the encoder's mirror image."""
 
-    depth: int = option(64, "[2, 65536]", "As the encoder's; an even number.")
-    units: int = option(1024, "[1, 65536]", "Width of the MLP for vectors.")
-    layers: int = option(3, "[1, 64]", "Layers of the MLP for vectors.")
+    depth: int = option(
+        64,
+        "[2, 65536]",
+        "The stages have 2, 3, 4 and 4 times so many channels; even.",
+    )
+    units: int = option(1024, "[1, 65536]", "Units of each layer for vectors.")
+    layers: int = option(3, "[1, 64]", "Layers for vectors.")
 
 
 @dataclass(frozen=True)
@@ -79,8 +87,8 @@ class DecConfig:
 class RewardHeadConfig:
     """Reward predictor, symexp two-hot."""
 
-    layers: int = option(1, "[1, 64]", "Layers before the output.")
-    units: int = option(1024, "[1, 65536]", "Width of them.")
+    layers: int = option(1, "[1, 64]", "Hidden layers.")
+    units: int = option(1024, "[1, 65536]", "Units of each hidden layer.")
     bins: int = option(255, "[2, 65536]", "Bins of the two-hot distribution.")
 
 
@@ -88,21 +96,21 @@ class RewardHeadConfig:
 class ContinueHeadConfig:
     """Predictor of whether the episode goes on, Bernoulli."""
 
-    layers: int = option(1, "[1, 64]", "Layers before the output.")
-    units: int = option(1024, "[1, 65536]", "Width of them.")
+    layers: int = option(1, "[1, 64]", "Hidden layers.")
+    units: int = option(1024, "[1, 65536]", "Units of each hidden layer.")
 
 
 @dataclass(frozen=True)
 class PolicyConfig:
     """The actor."""
 
-    layers: int = option(3, "[1, 64]", "Layers before the output.")
-    units: int = option(1024, "[1, 65536]", "Width of them.")
+    layers: int = option(3, "[1, 64]", "Hidden layers.")
+    units: int = option(1024, "[1, 65536]", "Units of each hidden layer.")
     minstd: float = option(
-        0.1, "(0, inf)", "Least standard deviation of continuous actions."
+        0.1, "(0, inf)", "Smallest standard deviation of continuous actions."
     )
     maxstd: float = option(
-        1.0, "(0, inf)", "Greatest standard deviation of them."
+        1.0, "(0, inf)", "Largest standard deviation of continuous actions."
     )
     unimix: float = option(
         0.0,
@@ -115,8 +123,8 @@ class PolicyConfig:
 class ValueConfig:
     """The critic, symexp two-hot."""
 
-    layers: int = option(3, "[1, 64]", "Layers before the output.")
-    units: int = option(1024, "[1, 65536]", "Width of them.")
+    layers: int = option(3, "[1, 64]", "Hidden layers.")
+    units: int = option(1024, "[1, 65536]", "Units of each hidden layer.")
     bins: int = option(255, "[2, 65536]", "Bins of the two-hot distribution.")
 
 
@@ -126,12 +134,16 @@ class OptConfig:
 
     lr: float = option(4e-5, "(0, inf)", "Learning rate after the warm-up.")
     agc: float = option(
-        0.3, "(0, inf)", "Greatest gradient norm, relative to the tensor's."
+        0.3,
+        "(0, inf)",
+        "Largest norm of a tensor's gradient, relative to the tensor's norm.",
     )
-    eps: float = option(1e-20, "(0, inf)", "Added to the root mean square.")
+    eps: float = option(
+        1e-20, "(0, inf)", "Added to the root mean square of gradients."
+    )
     beta1: float = option(0.9, "[0, 1)", "Decay of the momentum.")
     beta2: float = option(
-        0.999, "[0, 1)", "Decay of the mean square (paper: 0.99)."
+        0.999, "[0, 1)", "Decay of the mean squared gradient (paper: 0.99)."
     )
     warmup: int = option(
         1000, "[0, 1e9]", "Updates until the full learning rate."
@@ -142,14 +154,24 @@ class OptConfig:
 class LossScales:
     """Weight of each term of the loss."""
 
-    rec: float = option(1.0, "[0, inf)", "Reconstruction of observations.")
-    rew: float = option(1.0, "[0, inf)", "Reward prediction.")
-    con: float = option(1.0, "[0, inf)", "Continue prediction.")
-    dyn: float = option(1.0, "[0, inf)", "KL that trains the prior.")
-    rep: float = option(0.1, "[0, inf)", "KL that trains the posterior.")
-    policy: float = option(1.0, "[0, inf)", "The actor, in imagination.")
-    value: float = option(1.0, "[0, inf)", "The critic, in imagination.")
-    repval: float = option(0.3, "[0, inf)", "The critic, on replayed states.")
+    rec: float = option(1.0, "[0, inf)", "Weight of reconstruction.")
+    rew: float = option(1.0, "[0, inf)", "Weight of reward prediction.")
+    con: float = option(1.0, "[0, inf)", "Weight of the continue prediction.")
+    dyn: float = option(
+        1.0, "[0, inf)", "Weight of the KL that trains the prior."
+    )
+    rep: float = option(
+        0.1, "[0, inf)", "Weight of the KL that trains the posterior."
+    )
+    policy: float = option(
+        1.0, "[0, inf)", "Weight of the actor, in imagination."
+    )
+    value: float = option(
+        1.0, "[0, inf)", "Weight of the critic, in imagination."
+    )
+    repval: float = option(
+        0.3, "[0, inf)", "Weight of the critic, on replayed states."
+    )
 
 
 @dataclass(frozen=True)
@@ -177,10 +199,14 @@ class ReplLoss:
 class RetNorm:
     """Range of returns that advantages are divided by."""
 
-    rate: float = option(0.01, "(0, 1]", "Rate of the moving average.")
-    limit: float = option(1.0, "(0, inf)", "Least range.")
-    perclo: float = option(5.0, "[0, 100]", "Lower percentile.")
-    perchi: float = option(95.0, "[0, 100]", "Upper percentile.")
+    rate: float = option(0.01, "(0, 1]", "Rate of the average range.")
+    limit: float = option(1.0, "(0, inf)", "Smallest range of returns.")
+    perclo: float = option(
+        5.0, "[0, 100]", "Percentile of returns where the range begins."
+    )
+    perchi: float = option(
+        95.0, "[0, 100]", "Percentile of returns where the range ends."
+    )
 
 
 @dataclass(frozen=True)
@@ -188,7 +214,9 @@ class SlowValue:
     """The slow critic."""
 
     rate: float = option(
-        0.02, "(0, 1]", "Share it moves to the critic at every update."
+        0.02,
+        "(0, 1]",
+        "Share of the way to the critic that an update moves the slow one.",
     )
 
 

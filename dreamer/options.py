@@ -1,4 +1,4 @@
-"""How a setting is declared, read from text, checked and listed.
+"""How a setting is declared, read from text and checked.
 
 A setting is a field of a frozen dataclass, declared with `option(default,
 allowed, sentence)`; dataclasses nest, and a setting's *key* joins the field
@@ -10,13 +10,10 @@ of which settings there are: those are in `dreamer.config`, to be read next.
 import dataclasses
 import difflib
 import math
-import textwrap
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
-HELP_WIDTH = 100
-HELP_INDENT = 42
 LONGEST = 4000  # characters of a message; a list of all settings fits
 WORDS = ("configs", "help")  # flags that are no settings
 
@@ -52,13 +49,13 @@ def option(
     """Declare a setting as a dataclass field.
 
     Args:
-      default: The value without any preset or flag. Its type is the field's:
+      default: Value without any preset or flag. Its type is the field's:
         bool, int, float, str, or a tuple of int or str. A tuple of str may
         be empty where anything is allowed.
-      allowed: An interval for numbers ("[1, inf)", "(0, 1]"; of a tuple: for
+      allowed: Interval for numbers ("[1, inf)", "(0, 1]"; of a tuple: for
         every number in it), the choices of a text, or "" for anything.
-      sentence: What the setting does, for `--help`.
-      resume: Whether a run may continue with another value of it.
+      sentence: Description of the setting for `--help`, which stands alone.
+      resume: True if a run may continue with another value of it.
     """
     metadata = {"allowed": allowed, "sentence": sentence, "resume": resume}
     return dataclasses.field(default=default, metadata=metadata)
@@ -82,7 +79,7 @@ class Setting:
         if items and items[0] is int:
             example = ",".join(["64"] * len(items))
             kind = f"{len(items)} whole numbers as in {example}, each"
-            return f"{kind} {_limits(self.allowed)}"
+            return f"{kind} {limits(self.allowed)}"
         if items and not self.allowed:
             return "printable texts, each of them once"
         if isinstance(self.allowed, tuple):
@@ -94,7 +91,7 @@ class Setting:
             float: "a finite number",
             str: "a text of printable characters",
         }
-        return f"{kinds[self.type]} {_limits(self.allowed)}".strip()
+        return f"{kinds[self.type]} {limits(self.allowed)}".strip()
 
 
 def fields(config: Any) -> dict[str, dataclasses.Field]:
@@ -121,9 +118,9 @@ def apply(config: T, raw: Mapping[str, Any], where: str) -> T:
     """A config with some settings replaced.
 
     Args:
-      config: Where the other values come from.
+      config: Settings that all other values come from.
       raw: Values by key, as text or as YAML gave them.
-      where: Where they come from; begins the message of an error.
+      where: Source of the values, which begins the message of an error.
 
     Raises:
       ConfigError: An unknown key, or a value of the wrong type or range.
@@ -239,7 +236,7 @@ def _inside(value: Any, allowed: str | tuple[str, ...]) -> bool:
     return above and below  # Neither holds of nan.
 
 
-def _limits(allowed: str | tuple[str, ...]) -> str:
+def limits(allowed: str | tuple[str, ...]) -> str:
     """'[1, inf)' in words, '>= 1'; choices as they are."""
     if isinstance(allowed, tuple):
         return ", ".join(allowed)
@@ -260,9 +257,9 @@ def unknown_key(key: str, known: Iterable[str], where: str) -> NoReturn:
     """Refuse a key, with the nearest of the `known` ones.
 
     Args:
-      key: What there is no setting of.
-      known: What was perhaps meant; should not be empty.
-      where: As of `apply`; "--" for a flag.
+      key: Unknown key.
+      known: Keys that may have been meant; should not be empty.
+      where: Source of the key, as in `apply`; "--" for a flag.
 
     Raises:
       ConfigError: Always.
@@ -306,80 +303,3 @@ def shown(value: Any) -> str:
 def cut(text: str) -> str:
     """A text that somebody gave, at a length that a message can bear."""
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def split_flags(
-    argv: Sequence[str], known: Mapping[str, Setting]
-) -> tuple[list[str], dict[str, str]]:
-    """Entries of `--configs`, and the text of every other flag by key.
-
-    Raises:
-      ConfigError: A flag that is given twice or has no value or too many.
-    """
-    given: dict[str, list[str]] = {}
-    key = ""
-    for word in argv:
-        if word.startswith("--"):
-            key, equals, value = word[2:].partition("=")
-            if key in given:
-                raise ConfigError(f"--{shown(key)}: given twice")
-            given[key] = [value] if equals else []
-        elif key:
-            given[key].append(word)
-        else:
-            raise ConfigError(
-                f"{cut(word)!r}: expected --configs or --key value"
-            )
-    entries = given.pop("configs", None)
-    if entries is not None and not any(entries):
-        raise ConfigError("--configs: expected presets or .yaml files")
-    return entries or [], _one_text_each(given, known)
-
-
-def _one_text_each(
-    given: Mapping[str, list[str]], known: Mapping[str, Setting]
-) -> dict[str, str]:
-    """Join the words of settings that take several, as `64 64`."""
-    for key, words in given.items():
-        if key not in known:
-            continue  # `apply` says so, with the nearest name.
-        if not any(words):
-            expected = known[key].expected
-            raise ConfigError(f"--{key}: a value is missing, {expected}")
-        several = isinstance(known[key].value, tuple)
-        if len(words) > 1 and not several:
-            raise ConfigError(
-                f"--{key}={shown(words[0])}: one value expected, and then"
-                f" comes {cut(words[1])!r}"
-            )
-    return {key: " ".join(words) for key, words in given.items()}
-
-
-def listing(config: Any) -> str:
-    """Every key with default, sentence and range, grouped, for `--help`."""
-    lines: list[str] = []
-    groups: dict[str, list[Setting]] = {}
-    for setting in settings(config).values():
-        groups.setdefault(setting.key.rpartition(".")[0], []).append(setting)
-    for name, members in groups.items():
-        group = config
-        for part in filter(None, name.split(".")):
-            group = getattr(group, part)
-        lines += ["", f"{name or 'general'}: {type(group).__doc__}"]
-        for setting in members:
-            lines += _entry(setting)
-    return "\n".join(lines)
-
-
-def _entry(setting: Setting) -> list[str]:
-    """`--key default sentence [range]`, wrapped in the last column."""
-    head = f"  --{setting.key:<24}  {shown(setting.value):<10}  "
-    limits = _limits(setting.allowed).removeprefix("from ")
-    # The range stays on one line: its blanks are tied while wrapping.
-    tied = f" [{limits}]".replace(" ", "\0") if limits else ""
-    text = f"{setting.sentence} {tied[1:]}".rstrip()
-    body = textwrap.wrap(text, HELP_WIDTH - HELP_INDENT)
-    body = [" " * HELP_INDENT + line.replace("\0", " ") for line in body]
-    if len(head) > HELP_INDENT:
-        return [head.rstrip(), *body]
-    return [head + body[0].lstrip(), *body[1:]]

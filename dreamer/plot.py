@@ -14,7 +14,7 @@ from typing import NoReturn
 import matplotlib
 
 from dreamer.command import Parser
-from dreamer.options import one_line, shown
+from dreamer.options import ConfigError, one_line, shown
 from dreamer.places import given, home
 from dreamer.scores.averages import averages
 from dreamer.scores.comparison import Comparison, compare
@@ -112,7 +112,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         flags = _parser().parse_args(argv)
         if flags.out.exists() and not flags.out.is_dir():
-            raise ValueError(f"--out {flags.out}: expected a folder")
+            raise ConfigError(f"--out {flags.out}: expected a folder")
         dirs = given(flags.dirs, flags.logdir)
         left_out: list[str] = []
         runs = _read(dirs, _labels(flags.label, len(dirs)), left_out)
@@ -125,7 +125,7 @@ def main(argv: Sequence[str]) -> None:
         _write(files, flags.out)
     except OSError as error:
         _refuse(f"{error.filename or '?'}: {error.strerror or error}")
-    except ValueError as error:
+    except ConfigError as error:
         _refuse(str(error))
     for line in [*_remarks(runs, left_out), *_results(comparisons)]:
         print(line)
@@ -143,7 +143,7 @@ def _labels(text: str, dirs: int) -> list[str]:
     if len(names) == 1:
         return names * dirs
     if len(names) != dirs or not all(names):
-        raise ValueError(
+        raise ConfigError(
             f"--label {text}: expected one name, or {dirs} as there are DIRs"
         )
     return names

@@ -3,7 +3,7 @@
 configs/*.yaml map a preset's name to its settings, as nested mappings or with
 dotted keys. Two words inside a preset or file are no settings: `about` is its
 line in `--help`, `configs` lists presets that it builds on. Next:
-`dreamer.config`, which applies them.
+`dreamer.settings`, which applies them.
 """
 
 import contextlib
@@ -33,9 +33,9 @@ class Layer:
     """Settings that are laid over those before.
 
     Attributes:
-      where: Begins the message of an error in them.
-      about: One line on what they are for.
-      configs: Presets that come before them.
+      where: Source of the settings, which begins the message of an error.
+      about: Line on what the settings are for.
+      configs: Names of presets that are applied before.
       values: YAML values by dotted key.
     """
 

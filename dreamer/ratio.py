@@ -16,24 +16,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from dreamer.train_ratio import (
-    UNITS,
-    Schedule,
-    exact,
-    expected_updates,
-    first_full_step,
-    schedule,
-    updates_owed,
-)
-
-__all__ = [
-    "Ratio",
-    "expected_updates",
-    "first_full_step",
-    "main",
-    "schedule",
-    "updates_owed",
-]
+from dreamer.train_ratio import UNITS, Schedule, exact, schedule
 
 # Time steps replayed per policy step in the paper's table of benchmarks.
 PAPER = {"atari100k": Fraction(128), "atari": Fraction(32)}
@@ -126,8 +109,8 @@ class Ratio:
 def main(argv: Sequence[str]) -> None:
     """Print what the settings of a command line mean for training."""
     # Here, not above: who needs `Ratio` alone does not load the settings.
-    from dreamer.config import load
-    from dreamer.options import one_line, parse, settings
+    from dreamer.options import ConfigError, one_line, parse, settings
+    from dreamer.settings import load
 
     if "--help" in argv or "-h" in argv:
         print(USAGE)
@@ -143,7 +126,7 @@ def main(argv: Sequence[str]) -> None:
             wanted = settings(config)["run.train_ratio"]
             parse(wanted, float(ratio), f"--{unit}: makes ")
             here = replace(here, train_ratio=ratio)
-    except ValueError as error:
+    except ConfigError as error:
         print(f"dreamer.ratio: {one_line(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     batch = f"{config.batch_size} sequences x {config.batch_length} steps"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dreamer.command import Parser
-from dreamer.options import one_line
+from dreamer.options import ConfigError, one_line
 from dreamer.pages.index import INDEX, entry, index
 from dreamer.pages.page import write_page
 from dreamer.pages.read import CONFIG, read
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         return max([_write(folder, *x) for folder, x in runs.items()])
     except OSError as error:
         _refuse(f"{error.filename or '?'}: {error.strerror or error}")
-    except ValueError as error:
+    except ConfigError as error:
         _refuse(str(error))
 
 
@@ -75,10 +75,10 @@ def find(folder: Path) -> tuple[list[Path], dict[str, str]]:
       Folders of runs; and why folders cannot be looked into, by their names.
 
     Raises:
-      ValueError: There is no run.
+      ConfigError: There is no run.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder")
+        raise ConfigError(f"{folder}: no such folder")
     found, closed = [], {}
 
     def note(error: OSError) -> None:
@@ -92,7 +92,7 @@ def find(folder: Path) -> tuple[list[Path], dict[str, str]]:
         inside.sort()
     if not found:
         none = f"{folder}: holds no run, expected {CONFIG} in it"
-        raise ValueError(next(iter(closed.values()), none))
+        raise ConfigError(next(iter(closed.values()), none))
     return found, closed
 
 
@@ -112,7 +112,7 @@ def _write(
         except (ValueError, OSError) as error:
             failed[os.path.relpath(run, folder)] = one_line(str(error))
     if not entries:
-        raise ValueError(next(iter(failed.values())))
+        raise ConfigError(next(iter(failed.values())))
     for reason in failed.values():
         print(f"{PROGRAM}: {reason}", file=sys.stderr)
     path = folder / INDEX

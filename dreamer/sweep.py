@@ -44,10 +44,10 @@ class Sweep:
     """What is to be done: everything that can be refused has been.
 
     Attributes:
-      flags: of the command line, see sweeps/flags.py.
-      folder: of the sweep, an absolute path.
-      runs: that the command asks for.
-      slots: of this machine, for `--launcher local`.
+      flags: Flags of the command line, see sweeps/flags.py.
+      folder: Absolute path of the sweep's folder.
+      runs: Runs that the command asks for.
+      slots: Shares of this machine, for `--launcher local`.
     """
 
     flags: argparse.Namespace
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return launch(words)
     except OSError as error:
         reason = f"{error.filename or '?'}: {error.strerror or error}"
-    except ValueError as error:
+    except ConfigError as error:
         reason = str(error)
     print(f"{PROGRAM}: {one_line(reason)}", file=sys.stderr)
     return REFUSED
@@ -112,11 +112,11 @@ def prepare(argv: Sequence[str]) -> Sweep:
     """Looks at everything, and writes nothing.
 
     Raises:
-      ValueError: something asked for cannot work. One line.
+      ConfigError: something asked for cannot work.
       OSError: something cannot be read.
     """
     flags, entries, changes = parse(argv)
-    folder = Path(flags.logdir).expanduser().absolute()
+    folder = flags.logdir.absolute()
     _check_folder(folder)
     if flags.launcher == "slurm":
         slurm.check(folder)
@@ -238,7 +238,7 @@ def tell_left(sweep: Sweep, found: Record) -> None:
 
 def status(argv: Sequence[str]) -> int:
     """`status DIR`: prints how every run of a sweep is doing."""
-    if len(argv) != 1 or argv[0].startswith("-"):
+    if len(argv) != 1 or not argv[0] or argv[0].startswith("-"):
         raise ConfigError("status: expected the folder of a sweep")
     folder = Path(argv[0]).expanduser().absolute()
     found = record.read(folder)
@@ -267,7 +267,7 @@ def become(argv: Sequence[str]) -> int:
     Returns:
       0 if the run is done already, 75 if it is going on elsewhere.
     """
-    if len(argv) != 2:
+    if len(argv) != 2 or not all(argv):
         raise ConfigError("run: expected the folder of a sweep and a run")
     folder, name = Path(argv[0]).expanduser().absolute(), argv[1]
     runs = record.read(folder).runs

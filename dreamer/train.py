@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dreamer.config import Config, load_or_exit
+from dreamer.config import Config
 from dreamer.envs.vector import EnvError
-from dreamer.options import one_line
+from dreamer.options import ConfigError, one_line
 from dreamer.pages import page
 from dreamer.run import threads
 from dreamer.run.faults import brief, explain
@@ -23,6 +23,7 @@ from dreamer.run.plan import Estimate
 from dreamer.run.progress import Progress
 from dreamer.run.state import Run
 from dreamer.run.when import StopSignal, Timer
+from dreamer.settings import load_or_exit
 from dreamer.train_ratio import schedule
 from dreamer.trouble import PassingError
 
@@ -73,7 +74,7 @@ def train(config: Config) -> int:
     with StopSignal() as stop:
         try:
             run = Run(config)
-        except ValueError as error:
+        except ConfigError as error:
             line = one_line(" ".join(str(error).split()))
             print(f"dreamer.train: {line}", file=sys.stderr)
             passing = isinstance(error, PassingError)

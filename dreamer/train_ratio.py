@@ -14,10 +14,9 @@ exact, in fractions. Next: `dreamer.ratio`, which hands the updates out.
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from dreamer.config import Config
+from dreamer.config import Config
+from dreamer.options import ConfigError
 
 
 def exact(number: float | Fraction) -> Fraction:
@@ -136,11 +135,12 @@ class Schedule:
         """The train_ratio at which one of the other numbers is `amount`.
 
         Args:
-          unit: A key of `UNITS`.
-          amount: Its wanted value, 0 or more.
+          unit: Key of `UNITS`.
+          amount: Wanted value in that unit, 0 or more.
 
         Raises:
-          ValueError: The run is too short for that many updates in total.
+          ConfigError: Updates in total that are not whole, or that the run is
+            too short for.
         """
         worth = {
             "train_ratio": 1,
@@ -155,13 +155,13 @@ class Schedule:
     def _train_ratio_for_total(self, amount: Fraction) -> Fraction:
         asked = -(-self.steps // self.envs) * self.envs - self.first_step
         if amount.denominator != 1:
-            raise ValueError(
+            raise ConfigError(
                 f"total_updates={float(amount)}: expected a whole number"
             )
         if amount == 0:
             return Fraction(0)
         if asked < 1:
-            raise ValueError(
+            raise ConfigError(
                 f"total_updates={amount}: expected 0, as the run's"
                 f" {self.steps} policy steps end before the replay can serve"
                 f" a batch, at {self.first_step}"
@@ -185,7 +185,7 @@ UNITS = {
 }
 
 
-def schedule(config: "Config") -> Schedule:
+def schedule(config: Config) -> Schedule:
     """What the settings of a run mean."""
     window = config.replay_context + config.batch_length
     envs = config.run.envs

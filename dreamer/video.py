@@ -16,6 +16,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from dreamer.options import ConfigError
+
 
 class Film:
     """Writes an MP4 frame by frame, so that length costs no memory.
@@ -34,8 +36,9 @@ class Film:
         sizes alone.
 
     Raises:
-      ValueError: the package av is missing, fps or scale is out of range, a
-        frame is not like the first, or there is none.
+      ConfigError: the package av is missing.
+      ValueError: fps or scale is out of range, a frame is not like the
+        first, or there is none.
       OSError: the disk does not take it.
     """
 
@@ -169,7 +172,7 @@ def _av() -> ModuleType:
     try:
         import av
     except ImportError:
-        raise ValueError(
+        raise ConfigError(
             "videos need the package av: pip install av"
         ) from None
     return av

@@ -18,8 +18,10 @@ import proof_figures
 from prove import PROOFS
 
 from dreamer import plot, status
-from dreamer.config import Config, load, to_yaml
-from dreamer.scores.files import read_evaluation
+from dreamer.config import Config
+from dreamer.options import ConfigError
+from dreamer.scores.evaluation_file import read_evaluation
+from dreamer.settings import load, to_yaml
 
 CONFIG, SCORES, VERSIONS = "config.yaml", "scores.jsonl", "versions.json"
 STARTS = "starts.jsonl"
@@ -79,7 +81,7 @@ def settings(run: Path) -> Config:
     """Of a run.
 
     Raises:
-      ValueError: they are not in order.
+      ConfigError: they are not in order.
     """
     return load(["--configs", str(run / CONFIG)])
 
@@ -88,12 +90,12 @@ def keep(run: Path, target: Path, benchmark: str) -> bool:
     """Copies what is small and matters; whether anything of it was new.
 
     Args:
-      run: A finished run.
-      target: Where its files go; files that are the same stay untouched.
-      benchmark: Which the run must be of.
+      run: Folder of a finished run.
+      target: Folder for the files; files that are the same stay untouched.
+      benchmark: Benchmark that the run must be of.
 
     Raises:
-      ValueError: it is of another, or `target` is of other settings.
+      ConfigError: it is of another, or `target` is of other settings.
       OSError: something cannot be read or written.
     """
     config = replace(settings(run), logdir=Config().logdir)
@@ -104,11 +106,11 @@ def keep(run: Path, target: Path, benchmark: str) -> bool:
         else (config.suite == "atari100k")
     )
     if not belongs:
-        raise ValueError(f"{run}: task={config.task} is not of {benchmark}")
+        raise ConfigError(f"{run}: task={config.task} is not of {benchmark}")
     if (target / CONFIG).exists() and replace(
         settings(target), logdir=config.logdir
     ) != config:
-        raise ValueError(
+        raise ConfigError(
             f"{target}: holds a run of other settings than {run}; --results"
             " takes another folder"
         )
@@ -134,7 +136,7 @@ def versions(path: Path) -> list[dict[str, Any]]:
     """What each start of a run was made with; later ones, what changed.
 
     Raises:
-      ValueError: a line is no record of a start.
+      ConfigError: a line is no record of a start.
     """
     found: list[dict[str, Any]] = []
     last: Mapping[str, Any] = {}
@@ -143,7 +145,7 @@ def versions(path: Path) -> list[dict[str, Any]]:
             start = json.loads(line)
             start = {key: start[key] for key in FIELDS if key in start}
         except (ValueError, TypeError):
-            raise ValueError(f"{path}: expected one start a line") from None
+            raise ConfigError(f"{path}: expected one start a line") from None
         always = ("time", "policy_steps")
         changed = {
             key: value

@@ -17,9 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from prove import PROOFS, SOLVED, Result
 
-from dreamer.config import load
+from dreamer.options import ConfigError
+from dreamer.scores.evaluation_file import read_evaluation
 from dreamer.scores.figures import GREY, LINES, SETTINGS, STYLES, shape
-from dreamer.scores.files import read_evaluation, read_lines
+from dreamer.scores.files import read_lines
+from dreamer.settings import load
 
 BINS = 40  # points of a curve
 
@@ -29,10 +31,10 @@ class Trained:
     """A run of a small task.
 
     Attributes:
-      result: Of its evaluation.
-      episodes: Of its evaluation.
-      steps: (training episodes,) float, when one ended.
-      scores: (training episodes,) float.
+      result: Result of the evaluation.
+      episodes: Number of episodes of the evaluation.
+      steps: Array (training episodes,) float, frames at their ends.
+      scores: Array (training episodes,) float.
     """
 
     result: Result
@@ -45,7 +47,7 @@ def read(folder: Path) -> dict[str, list[Trained]]:
     """Runs right below a folder, by task, in the order of seeds.
 
     Raises:
-      ValueError: A run is of no such task, or a file is damaged.
+      ConfigError: A run is of no such task, or a file is damaged.
     """
     names = {proof.task: name for name, proof in PROOFS.items()}
     found: dict[str, list[Trained]] = {name: [] for name in PROOFS}
@@ -54,7 +56,7 @@ def read(folder: Path) -> dict[str, list[Trained]]:
         files = [read_evaluation(x) for x in path.parent.glob("eval*.json")]
         usual = [x for x in files if x.usual]
         if config.task not in names or not usual:
-            raise ValueError(f"{path.parent}: no evaluation of a small task")
+            raise ConfigError(f"{path.parent}: no evaluation of a small task")
         newest = max(usual, key=lambda x: x.checkpoint)
         low, high = newest.about.get("ci95") or (float("nan"),) * 2
         mean, name = newest.scores.mean(), names[config.task]
@@ -136,7 +138,9 @@ def learning_curves(found: Mapping[str, Sequence[Trained]]) -> bytes:
 
 def _panel(panel: Axes, name: str, trained: Sequence[Trained]) -> None:
     proof = PROOFS[name]
-    right = max(run.steps[-1] for run in trained)
+    # Of runs that ended before their first episode did there is no curve.
+    ends = [run.steps[-1] for run in trained if len(run.steps)]
+    right = max(ends, default=1.0)
     for run in trained:
         style = _style(run.result.seed)
         steps, means = _binned(run.steps, run.scores, right)

@@ -22,7 +22,6 @@ import contextlib
 import json
 import os
 import queue
-import re
 import subprocess
 import sys
 import time
@@ -35,10 +34,11 @@ from typing import TextIO
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from dreamer.command import Parser  # noqa: E402
-from dreamer.options import one_line, shown  # noqa: E402
+from dreamer.command import Parser, whole_number  # noqa: E402
+from dreamer.options import ConfigError, one_line, shown  # noqa: E402
 from dreamer.places import home  # noqa: E402
 from dreamer.run.when import StopSignal  # noqa: E402
+from dreamer.sweeps.slots import usable_cores  # noqa: E402
 
 SOLVED = 0.9  # of the way from random to the best
 LOGDIR = "~/logdir/proof"
@@ -149,16 +149,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Flags of the command line.
 
     Raises:
-      ValueError: something is not as it should be.
+      ConfigError: something is not as it should be.
     """
     parser = Parser("", DESCRIPTION)
     parser.prog = "scripts/prove.py"
     add = parser.add_argument
+    count = whole_number(1, 10**9 - 1)
     add("tasks", nargs="*", metavar="TASK", help="default: all of them")
     about = "seeds of each, from 0 on (default: 1)"
-    add("--seeds", type=_count, default=1, metavar="N", help=about)
+    add("--seeds", type=count, default=1, metavar="N", help=about)
     about = "policy steps (default: those of --configs proof)"
-    add("--steps", type=_count, metavar="N", help=about)
+    add("--steps", type=count, metavar="N", help=about)
     about = f"where runs are (default: {LOGDIR})"
     add("--logdir", type=home, default=LOGDIR, metavar="DIR", help=about)
     flags = parser.parse_args(argv)
@@ -166,18 +167,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     for name in flags.tasks:
         if name not in PROOFS:
             allowed = ", ".join(PROOFS)
-            raise ValueError(f"TASK {shown(name)}: expected {allowed}")
+            raise ConfigError(f"TASK {shown(name)}: expected {allowed}")
         if flags.tasks.count(name) > 1:
-            raise ValueError(f"TASK {name}: given twice")
+            raise ConfigError(f"TASK {name}: given twice")
     return flags
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch("[1-9][0-9]{0,8}", text):
-        raise argparse.ArgumentTypeError(
-            f"{shown(text)}: expected a whole number from 1 to 999999999"
-        )
-    return int(text)
 
 
 def prove_all(flags: argparse.Namespace, stop: StopSignal) -> bool:
@@ -205,13 +198,6 @@ def prove_all(flags: argparse.Namespace, stop: StopSignal) -> bool:
     return solved
 
 
-def usable_cores() -> list[int]:
-    """Their numbers; made-up ones where processes cannot be bound to them."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 def prove(
     name: str,
     seed: int,
@@ -223,12 +209,12 @@ def prove(
     """Trains, if that is not done, and evaluates; the output goes to a log.
 
     Args:
-      name: of the task.
-      seed: of everything in the run.
-      logdir: of the run.
-      stop: ends what runs, which saves.
-      core: to run on.
-      steps: policy steps, if not those of the preset.
+      name: Name of the task.
+      seed: Seed of everything in the run.
+      logdir: Folder of the run.
+      stop: Signal that ends what runs, which saves.
+      core: Number of the core to run on.
+      steps: Policy steps, if not those of the preset.
 
     Raises:
       RuntimeError: a command failed; names the log.

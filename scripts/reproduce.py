@@ -21,9 +21,15 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import collect  # noqa: E402
 from prove import PROOFS  # noqa: E402
 
-from dreamer.command import Parser  # noqa: E402
+from dreamer.command import Parser, whole_number  # noqa: E402
 from dreamer.envs.games import ALIASES, GAMES  # noqa: E402
-from dreamer.options import did_you_mean, one_line, shown  # noqa: E402
+from dreamer.options import (  # noqa: E402
+    ConfigError,
+    did_you_mean,
+    one_line,
+    shown,
+)
+from dreamer.places import home  # noqa: E402
 from dreamer.sweeps.grid import SUITES  # noqa: E402
 
 PROOF = "proof"
@@ -57,16 +63,17 @@ def main(argv: Sequence[str]) -> int:
             code = max(code, evaluate(logdir, flags.episodes))
             if code == INTERRUPTED:
                 return code
-        kept = keep(flags.benchmark, logdir, results)
+        kept, damaged = keep(flags.benchmark, logdir, results)
+        code = max(code, FAILED) if damaged else code
         if not kept and flags.collect:
-            raise ValueError(f"{logdir}: holds no run that is finished")
+            raise ConfigError(f"{logdir}: holds no run that is finished")
         print(f"Runs in {results}: {kept}", flush=True)
         if kept:
             draw(flags.benchmark, results)
         return code
     except OSError as error:
         reason = f"{error.filename or '?'}: {error.strerror or error}"
-    except ValueError as error:
+    except ConfigError as error:
         reason = " ".join(str(error).split())
     print(f"reproduce: {one_line(reason)}", file=sys.stderr)
     return REFUSED
@@ -76,40 +83,33 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Flags of this program, and those that are passed on.
 
     Raises:
-      ValueError: something is not as it should be.
+      ConfigError: something is not as it should be.
     """
     parser = Parser("", DESCRIPTION)
     parser.prog = "scripts/reproduce"
     add = parser.add_argument
+    count = whole_number(1, 10**6 - 1)
     add("benchmark", choices=BENCHMARKS)
     about = "with commas; all26 (default), or all small tasks for proof"
     add("--games", metavar="NAMES", help=about)
-    add("--seeds", metavar="N", type=_count, default=1, help="default: 1")
+    add("--seeds", metavar="N", type=count, default=1, help="default: 1")
     about = "presets for the size of the model (default: size12m)"
     add("--configs", metavar="NAME", nargs="+", help=about)
     about = "where runs are (default: ~/logdir/reproduce/BENCHMARK-SIZE)"
-    add("--logdir", metavar="DIR", type=Path, help=about)
+    add("--logdir", metavar="DIR", type=home, help=about)
     about = "where results are kept (default: results)"
-    add("--results", metavar="DIR", type=Path, help=about)
+    add("--results", metavar="DIR", type=home, help=about)
     about = "to play with a trained agent (default: 100)"
-    add("--episodes", metavar="N", type=_count, default=100, help=about)
+    add("--episodes", metavar="N", type=count, default=100, help=about)
     about = "start nothing: keep what is finished, and draw"
     add("--collect", action="store_true", help=about)
     flags, more = parser.parse_known_args(argv)
     flags.games = _games(flags.benchmark, flags.games)
     if flags.benchmark == PROOF and flags.configs:
-        raise ValueError("--configs: expected none, proof has one setting")
+        raise ConfigError("--configs: expected none, proof has one setting")
     if flags.collect and more:
-        raise ValueError(f"{shown(more[0])}: expected no such flag")
+        raise ConfigError(f"{shown(more[0])}: expected no such flag")
     return flags, more
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch("[1-9][0-9]{0,5}", text):
-        raise argparse.ArgumentTypeError(
-            f"{shown(text)}: expected a whole number from 1 to 999999"
-        )
-    return int(text)
 
 
 def _games(benchmark: str, text: str | None) -> list[str]:
@@ -126,9 +126,9 @@ def _games(benchmark: str, text: str | None) -> list[str]:
     for game in games:
         if game not in (known if benchmark == PROOF else GAMES):
             hint = did_you_mean(game, known) or f"; {', '.join(known)}"
-            raise ValueError(f"--games {shown(game)}: no such game{hint}")
+            raise ConfigError(f"--games {shown(game)}: no such game{hint}")
         if games.count(game) > 1:
-            raise ValueError(f"--games {game}: given twice")
+            raise ConfigError(f"--games {game}: given twice")
     return games
 
 
@@ -160,8 +160,11 @@ def evaluate(logdir: Path, episodes: int) -> int:
     """Plays with agents that are trained and have not played yet."""
     code = 0
     for folder in collect.runs(logdir):
-        if collect.unfinished(folder) or collect.is_evaluated(folder):
-            continue
+        try:
+            if collect.unfinished(folder) or collect.is_evaluated(folder):
+                continue
+        except (ValueError, OSError):
+            continue  # `keep` says why
         print(f"{folder.name}: playing {episodes} episodes", flush=True)
         command = ["-m", "dreamer.evaluate", "--logdir", str(folder)]
         log = folder.with_name(f"{folder.name}.log")
@@ -204,21 +207,27 @@ def run(arguments: Sequence[str], log: Path | None = None) -> int:
     return INTERRUPTED if stopped or code < 0 else code
 
 
-def keep(benchmark: str, logdir: Path, results: Path) -> int:
-    """Keeps what is finished; the number of runs that are kept now.
+def keep(benchmark: str, logdir: Path, results: Path) -> tuple[int, int]:
+    """Keeps what is finished, and says what is left out.
 
-    Raises:
-      ValueError: a run does not belong there.
+    Returns:
+      The number of runs that are kept now, and of those that cannot be: with
+      files that are damaged, or of other settings than what is kept.
     """
+    damaged = 0
     for folder in collect.runs(logdir):
         name = folder.name
-        if reason := collect.unfinished(folder):
-            print(f"{name}: left out, {reason}")
-        elif not collect.is_evaluated(folder):
-            print(f"{name}: left out, its agent has not played")
-        elif collect.keep(folder, results / name, benchmark):
-            print(f"{name}: kept")
-    return len(collect.runs(results))
+        try:
+            if reason := collect.unfinished(folder):
+                print(f"{name}: left out, {reason}")
+            elif not collect.is_evaluated(folder):
+                print(f"{name}: left out, its agent has not played")
+            elif collect.keep(folder, results / name, benchmark):
+                print(f"{name}: kept")
+        except (ValueError, OSError) as error:
+            print(f"{name}: left out, {one_line(str(error))}")
+            damaged += 1
+    return len(collect.runs(results)), damaged
 
 
 def draw(benchmark: str, results: Path) -> None:

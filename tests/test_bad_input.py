@@ -25,9 +25,10 @@ from hypothesis import strategies as st
 
 from dreamer import ratio, train
 from dreamer.agent.agent import Agent
-from dreamer.config import Config, load, to_yaml
+from dreamer.config import Config
 from dreamer.options import ConfigError, settings
 from dreamer.run import logdir as run_logdir
+from dreamer.settings import load, to_yaml
 from dreamer.spaces import Space
 from dreamer.train_ratio import UNITS
 from tests.refusals import Accepted, examples, files, outcome

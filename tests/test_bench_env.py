@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import bench_cores  # noqa: E402
 import bench_data  # noqa: E402
 
-from dreamer.config import load  # noqa: E402
+from dreamer.settings import load  # noqa: E402
 
 CONFIG = ["--configs", "atari200m", "size1m", "--logdir", "unused"]
 

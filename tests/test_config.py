@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
-from dreamer.config import (
-    Config,
-    ConfigError,
+from dreamer.config import Config
+from dreamer.envs.games import GAMES
+from dreamer.options import ConfigError, settings
+from dreamer.presets import presets
+from dreamer.settings import (
     check_resume,
     differences,
     help_text,
@@ -17,9 +19,6 @@ from dreamer.config import (
     save,
     to_yaml,
 )
-from dreamer.envs.games import GAMES
-from dreamer.options import settings
-from dreamer.presets import presets
 
 # Size of state, layers around it, classes, channels, width of MLPs: the
 # paper's table of model sizes.
@@ -133,6 +132,11 @@ def test_timestamp_and_home_in_logdir(monkeypatch):
     assert re.fullmatch(r"/somewhere/a/\d{8}T\d{6}-b", logdir)
 
 
+def test_several_processes_name_one_logdir():
+    several = "--jax.coordinator auto --seed 3 --logdir a/{task}-{seed}"
+    assert flags(several).logdir == "a/atari_pong-3"
+
+
 def test_task_and_seed_in_logdir():
     flags = ["--logdir", "/a/{task}-{seed}/{tasks}", "--seed", "7"]
     logdir = load([*flags, "--task", "gym_a/C-v0"])
@@ -198,11 +202,17 @@ REFUSED = {
     "--agent.opt.beta2 1": ["beta2=1", ">= 0 and < 1"],
     "--agent.horizon 1e999": ["horizon=1e999", "whole number"],
     "--agent.policy.minstd 3": ["minstd=3.0", "maxstd=1.0"],
+    "--agent.policy.minstd 1": ["minstd=1.0", "less than", "maxstd=1.0"],
+    "--jax.coordinator auto": ["dreamer/{timestamp}", "without {timestamp}"],
+    "--jax.coordinator a:1 --jax.processes 2 --logdir x{timestamp}": [
+        "logdir=x{timestamp}: expected a folder that all processes name alike",
+    ],
     "--agent.retnorm.perclo 99": ["perclo=99.0", "perchi=95.0"],
     "--run.steps 0": ["run.steps=0", "from 1 to"],
     "--run.steps 1.5": ["run.steps=1.5", "whole number"],
     "--run.steps": ["run.steps", "missing", "from 1 to"],
     "--run.steps=": ["run.steps", "missing"],
+    "--logdir=": ["logdir", "missing"],
     "--seed --run.steps 5": ["seed", "missing"],
     "--seed 1 2": ["seed=1", "'2'"],
     "--seed 1 --seed=1": ["seed", "twice"],
@@ -311,7 +321,7 @@ def test_logdir_below_a_file_is_refused(tmp_path):
 
 
 def test_a_program_exits_with_2_and_one_line(tmp_path):
-    code = "import sys; from dreamer.config import load_or_exit as f;"
+    code = "import sys; from dreamer.settings import load_or_exit as f;"
     code += "f(sys.argv[1:], 'dreamer.x')"
     done = subprocess.run(
         [sys.executable, "-c", code, "--logdir", tmp_path / "a", "--sed=1"],
@@ -416,7 +426,7 @@ def test_settings_cannot_be_assigned():
 
 def test_loading_settings_brings_in_no_heavy_library():
     code = (
-        "import sys; from dreamer.config import load;"
+        "import sys; from dreamer.settings import load;"
         "from dreamer.ratio import Ratio; load(['--configs', 'quick']);"
         "heavy = {'jax', 'gymnasium', 'ale_py', 'flax', 'numpy'};"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules)"

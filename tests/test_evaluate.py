@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -161,6 +162,8 @@ def test_whoever_has_a_lock_on_the_run(cartpole, tmp_path):
 
 BAD = [
     ("", "--logdir"),
+    ("--logdir ''", "--logdir: expected a path, and it is empty"),
+    ("--logdir {run} --out ''", "--out: expected a path, and it is empty"),
     ("--logdir {here}/none", "there is no such folder"),
     ("--logdir {here}", "holds no run"),
     ("--logdir {run} {run}", "expected --FLAG VALUE"),
@@ -180,7 +183,7 @@ BAD = [
     ("--logdir {run} --jax.platform", "a value is missing"),
     ("--logdir {run} --out {run}", "expected a file, it is a folder"),
     ("--logdir {run} --out {run}/lock/x.json", "not writable"),
-    ("--logdir {pong} --env.atari100k.size 96,96", "agent of other sizes"),
+    ("--logdir {pong} --env.atari100k.size 96,96", "holds other parameters"),
     ("--logdir {here}/damaged", "meta.json: damaged"),
 ]
 
@@ -190,7 +193,7 @@ def test_bad_input_is_one_line(cartpole, pong, tmp_path, text, words):
     (cartpole / "lock").write_text("{}")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "meta.json").write_text('{"crc32')
-    argv = text.format(here=tmp_path, run=cartpole, pong=pong).split()
+    argv = shlex.split(text.format(here=tmp_path, run=cartpole, pong=pong))
     before = files(cartpole.parent)
     line = outcome("dreamer.evaluate", evaluate.main, argv, tmp_path)
     assert words in line

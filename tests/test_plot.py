@@ -1,11 +1,12 @@
 """The command: what it writes, says and refuses."""
 
 import json
+import shlex
 
 import pytest
 
 from dreamer import plot
-from dreamer.config import load, save
+from dreamer.settings import load, save
 from tests.refusals import files, outcome
 
 NAMES = {
@@ -165,6 +166,8 @@ def test_window_and_bin(runs, tmp_path):
 
 BAD = [
     ("", "required: DIR"),
+    ("''", "DIR: expected a path, and it is empty"),
+    ("{runs} --out ''", "--out: expected a path, and it is empty"),
     ("{here}/none", "no such folder or file"),
     ("{here}/empty", "holds no run"),
     ("{runs} --out {runs}/pong-0/config.yaml", "expected a folder"),
@@ -180,7 +183,8 @@ BAD = [
     ("{here}/odd/garbage", "scores.jsonl: expected lines as"),
     ("{runs} {here}/odd/gym", "gym_CartPole-v1: expected atari100k_<game>"),
     ("{runs} --label a,b", "expected one name, or 1"),
-    ("{runs} --colour red", "--colour"),
+    ("{runs} --colour red", "--colour: unknown flag"),
+    ("{runs} --windo 1,2", "--windo: unknown flag; did you mean window?"),
     ("{here}/odd.json", "odd.json: expected a list of records"),
     ("{here}/game", "did you mean pong"),
 ]
@@ -195,5 +199,5 @@ def test_bad_input_is_one_line(runs, tmp_path, monkeypatch, text, words):
         "task: atari100k_pongg\n"
     )
     write_odd_runs(tmp_path / "odd")
-    argv = text.format(here=tmp_path, runs=runs).split()
+    argv = shlex.split(text.format(here=tmp_path, runs=runs))
     assert words in outcome("dreamer.plot", plot.main, argv, tmp_path)

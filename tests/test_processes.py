@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from dreamer import status
-from dreamer.config import load
 from dreamer.run.archive import read_meta
 from dreamer.run.shelf import saved_steps
+from dreamer.settings import load
 from dreamer.train import FAILED, INTERRUPTED, REFUSED
 from dreamer.train_ratio import schedule
 

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import proof_figures  # noqa: E402
 from prove import Result  # noqa: E402
+
+from dreamer.options import ConfigError  # noqa: E402
 
 
 @pytest.fixture
@@ -72,6 +75,21 @@ def test_no_label_lies_on_a_curve(figure):
             assert text.get_window_extent().x0 > right
 
 
+def test_a_run_without_a_training_episode_has_a_dot_alone():
+    none = np.empty(0)
+    result = Result("catch", 0, 1.0, 0.9, 1.1, 1.0)
+    empty = proof_figures.Trained(result, 100, none, none)
+    full = proof_figures.Trained(result, 100, np.arange(1.0, 9), np.ones(8))
+    for runs, right in (([empty], 1.0), ([full, empty], 8.0)):
+        panel = Figure().subplots()
+        proof_figures._panel(panel, "catch", runs)
+        assert panel.get_xlim() == (0, right)
+        dots = [x for x in panel.lines if x.get_marker() == "o"]
+        assert [list(x.get_xdata()) for x in dots] == [[right]] * len(runs)
+    image = proof_figures.learning_curves({"catch": [empty]})
+    assert image[:4] == b"\x89PNG"
+
+
 def test_evaluations_under_other_conditions_do_not_count(tmp_path):
     kept = ROOT / "results" / "proof" / "catch-0"
     run = shutil.copytree(kept, tmp_path / "catch-0")
@@ -82,5 +100,5 @@ def test_evaluations_under_other_conditions_do_not_count(tmp_path):
     (run / "eval-short.json").write_text(json.dumps(about))
     assert proof_figures.to_csv(proof_figures.read(tmp_path)) == before
     (run / "eval-proof.json").unlink()
-    with pytest.raises(ValueError, match="no evaluation"):
+    with pytest.raises(ConfigError, match="no evaluation"):
         proof_figures.read(tmp_path)

@@ -100,6 +100,7 @@ def test_a_training_that_fails_is_said_in_one_line(tmp_path):
         (["doors", "--seed", "3"], "--seed"),
         (["--logdir", "{here}/file/x"], "file/x: "),
         (["--logdir", "/proc/x"], "/proc/x: "),
+        (["--logdir", ""], "--logdir: expected a path, and it is empty"),
     ],
 )
 def test_what_cannot_be_is_refused(prove, tmp_path, capsys, arguments, word):

@@ -7,8 +7,8 @@ from fractions import Fraction
 
 import pytest
 
-from dreamer.config import load
 from dreamer.ratio import Ratio, main
+from dreamer.settings import load
 from dreamer.train_ratio import (
     UNITS,
     exact,

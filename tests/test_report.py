@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -158,13 +159,16 @@ def test_one_bad_run_does_not_hide_the_others(runs, capsys):
 
 BAD = [
     ("", "required: DIR"),
+    ("''", "DIR: expected a path, and it is empty"),
+    ("--logdir ''", "--logdir: expected a path, and it is empty"),
     ("{here}/none", "none: no such folder"),
     ("{here}/file", "file: no such folder"),
     ("{here}/empty", "empty: holds no run, expected config.yaml in it"),
     ("{here}/bad", "task=atari_pongg: unknown game"),
     ("{here}/bad/run", "task=atari_pongg: unknown game"),
     ("{here}/good {here}/empty", "empty: holds no run"),
-    ("{here}/good --colour red", "--colour"),
+    ("{here}/good --colour red", "--colour: unknown flag"),
+    ("--logdirs {here}/good", "--logdirs: unknown flag; did you mean logdir"),
 ]
 
 
@@ -175,7 +179,7 @@ def test_bad_input_is_one_line(tmp_path, text, words):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "file").write_text("")
     (tmp_path / "bad" / "run" / "config.yaml").write_text("task: atari_pongg")
-    argv = text.format(here=tmp_path).split()
+    argv = shlex.split(text.format(here=tmp_path))
     assert words in outcome("dreamer.report", report.main, argv, tmp_path)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer.config import load, save
+from dreamer.settings import load, save
 from dreamer.status import Status
 from tests.refusals import files, outcome
 
@@ -285,6 +285,7 @@ def test_a_sweep_with_failures_keeps_the_rest(tmp_path, started):
         ("atari100k --episodes x", "--episodes: x: expected a whole number"),
         ("proof --configs size1m", "--configs: expected none"),
         ("atari100k --collect --jobs 2", "--jobs: expected no such flag"),
+        ("atari100k --results=", "--results: expected a path, and it is"),
         ("atari100k --collect", "holds no run that is finished"),
     ],
 )
@@ -294,18 +295,44 @@ def test_mistakes_are_refused(tmp_path, words, expected):
     assert expected in line
 
 
-def test_other_settings_are_not_mixed(tmp_path):
+def test_a_damaged_run_hides_no_other(tmp_path, started, capsys):
+    argv = write_atari(tmp_path, seeds=4)
+    runs = sorted((tmp_path / "runs").iterdir())
+    next(runs[0].glob("eval*.json")).write_text("{")
+    (runs[1] / "config.yaml").write_text("task: atari100k_pongg\n")
+    (runs[2] / "starts.jsonl").unlink()
+    kept = tmp_path / "kept"
+    for more in ([], ["--collect"]):
+        assert reproduce.main([*argv, *more, "--results", str(kept)]) == 1
+        lines = capsys.readouterr().out.splitlines()
+        said = [x for x in lines if "left out" in x]
+        assert len(said) == 3
+        assert said[0].startswith(f"{runs[0].name}: left out, ")
+        assert "expected {" in said[0]
+        assert "did you mean atari100k_pong?" in said[1]
+        assert "No such file" in said[2]
+    names = [x.parent.name for x in kept.glob("*/*/scores.jsonl")]
+    assert names == [runs[3].name]
+
+
+def test_other_settings_are_not_mixed(tmp_path, capsys):
     argv = write_atari(tmp_path, seeds=1)
     kept = tmp_path / "kept"
     collected(argv, kept)
     other = tmp_path / "others" / "atari100k_pong-0"
     write_run(other, "--configs atari100k size12m --agent.horizon 99")
     argv = f"atari100k --collect --logdir {other.parent} --results {kept}"
-    line = outcome("reproduce", reproduce.main, argv.split(), tmp_path)
-    assert "holds a run of other settings" in line
+    before = files(kept)
+    capsys.readouterr()
+    assert reproduce.main(argv.split()) == 1
+    assert "holds a run of other settings" in capsys.readouterr().out
+    changed = {x for x, y in files(kept).items() if before.get(x) != y}
+    assert not {x.name for x in changed} & {"config.yaml", "scores.jsonl"}
     argv = f"proof --collect --logdir {other.parent} --results {kept}"
-    line = outcome("reproduce", reproduce.main, argv.split(), tmp_path)
-    assert "task=atari100k_pong is not of proof" in line
+    assert reproduce.main(argv.split()) == 2
+    said = capsys.readouterr()
+    assert "task=atari100k_pong is not of proof" in said.out
+    assert "holds no run that is finished" in said.err
 
 
 CHILD = """

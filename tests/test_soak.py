@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreamer.config import load
 from dreamer.replay import Positions
 from dreamer.run.state import Run
+from dreamer.settings import load
 
 pytestmark = pytest.mark.slow
 

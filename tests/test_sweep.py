@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dreamer import sweep
-from dreamer.config import load
+from dreamer.settings import load
 from dreamer.status import Status
 from dreamer.sweeps import grid, output, record, standing
 from tests.refusals import files, outcome
@@ -145,6 +145,8 @@ def test_folders_that_cannot_be_used(tmp_path, monkeypatch):
     assert "is a file" in refusal(tmp_path, "--logdir", f"{tmp_path}/file/a")
     (tmp_path / "config.yaml").write_text("")
     assert "is the folder of a run" in refusal(tmp_path, *DEBUG)
+    empty = "--logdir: expected a path, and it is empty"
+    assert empty in refusal(tmp_path, "--logdir", "")
     assert "without { }" in refusal(tmp_path / "{timestamp}")
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert f"{tmp_path} is not writable" in refusal(tmp_path / "a")
@@ -187,7 +189,7 @@ def test_a_second_sweep_of_the_folder_is_refused(tmp_path, capsys):
         before = files(tmp_path)
         assert sweep.main([*DEBUG, "--logdir", str(tmp_path)]) == 2
         assert files(tmp_path) == before
-    assert "a sweep is going on here already" in capsys.readouterr().err
+    assert "another sweep is using it" in capsys.readouterr().err
 
 
 def test_other_settings_are_refused(tmp_path, fakes):
@@ -257,6 +259,8 @@ def test_status_says_why_runs_failed(tmp_path, capsys):
     ("words", "message"),
     [
         (["status"], "status: expected the folder"),
+        (["status", ""], "status: expected the folder"),
+        (["run", "", "a"], "run: expected the folder"),
         (["status", "{}/none"], "holds no sweep, expected sweep.json"),
         (["run", "{}"], "run: expected the folder of a sweep and a run"),
         (["run", "{}", "gym_CartPole-v1-9"], "did you mean gym_CartPole-v1-0"),

@@ -23,13 +23,13 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from dreamer import status, train
-from dreamer.config import load
 from dreamer.envs import vector
 from dreamer.envs.vector import EnvError
 from dreamer.run import lock
 from dreamer.run import logdir as logdir_module
 from dreamer.run.driver import Driver
 from dreamer.run.learner import Learner
+from dreamer.settings import load
 from dreamer.train_ratio import schedule
 from tests.run.test_logger import scalars
 
@@ -367,7 +367,7 @@ def test_a_logdir_is_used_by_one_run_at_a_time(tmp_path, capsys):
     process = start(*PONG, "--logdir", logdir, "--run.steps", "1000000")
     assert any("Logs to" in line for line in process.stdout)
     line = refused(capsys, *PONG, "--logdir", logdir)
-    assert f"a run is going on here already (process {process.pid} " in line
+    assert f"another run is using it (process {process.pid} " in line
     process.kill()
     process.communicate()
     assert train.main([*PONG, "--logdir", str(logdir)]) == 0

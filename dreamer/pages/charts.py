@@ -25,11 +25,11 @@ class Line:
     """Values over frames.
 
     Attributes:
-      name: In the legend.
-      frames: (points,) float, in order.
-      values: (points,) float.
-      look: A class of `style.css`.
-      dots: Whether it is drawn as points that nothing connects.
+      name: Name in the legend.
+      frames: Array (points,) float, in order.
+      values: Array (points,) float.
+      look: Class of `style.css`.
+      dots: True if points are drawn, and nothing that connects them.
     """
 
     name: str
@@ -86,14 +86,14 @@ def chart(
     """A figure of lines over frames.
 
     Args:
-      title: Its caption.
-      described: What a person learns who does not see it, with numbers.
-      lines: At least one with a point.
+      title: Caption of the chart.
+      described: Text for a person who does not see the chart, with numbers.
+      lines: Lines to be drawn, at least one of them with a point.
       last: Frames at the right edge.
       rules: Constants by name, each a horizontal line, also a class of
         `style.css`; far off, it is only named.
-      small: For a grid of several: without a legend.
-      log: Whether the scale is logarithmic where that shows more.
+      small: True for a chart without a legend, for a grid of several.
+      log: True for a logarithmic scale where that shows more.
     """
     lines = [_cut(x, last) for x in lines]
     shown = [x for x in lines if len(x.values)]

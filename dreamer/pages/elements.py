@@ -27,9 +27,9 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
     """An element; children that are no `Html` are escaped.
 
     Args:
-      name: As in `<name>`.
+      name: Name of the element, as in `<name>`.
       children: Texts and elements; None is left out.
-      attributes: `aria_label` stands for aria-label, `class_` for class;
+      attributes: Values by name; `aria_label` is aria-label, `class_` class;
         True gives one without a value, None and False none at all.
     """
     opening = name
@@ -88,10 +88,10 @@ def table(
     """A table that scrolls by itself where it is too wide.
 
     Args:
-      caption: What it shows.
-      heads: Of the columns.
-      rows: Cells; the first one is the head of its row.
-      numbers: Whether all columns but the first hold numbers.
+      caption: Text above the table.
+      heads: Heads of the columns.
+      rows: Cells of each row; the first one is the head of its row.
+      numbers: True if all columns but the first hold numbers.
     """
     head = tag("tr", *(tag("th", x, scope="col") for x in heads))
     body = [

@@ -36,7 +36,7 @@ class Entry:
 
     Attributes:
       order: Task, model and seed, by which rows are sorted.
-      cells: What stands in the row.
+      cells: Contents of the row.
     """
 
     order: tuple[str, str, int, str]
@@ -81,9 +81,9 @@ def index(
     """The index's HTML.
 
     Args:
-      folder: Where it will be.
-      entries: Of the runs that have pages.
-      failed: Why the others have none, by their folders.
+      folder: Folder of the index.
+      entries: Rows of the runs that have pages.
+      failed: Reasons by folder, for the runs that have no page.
     """
     entries = sorted(entries, key=lambda x: x.order)
     title = f"Runs in {folder.resolve().name}"

@@ -7,10 +7,10 @@ of it is trusted to be what that module would write. Read next: `page.py`.
 from collections.abc import Mapping
 from typing import Any
 
-from dreamer.config import to_yaml
 from dreamer.options import cut, one_line, shown
 from dreamer.pages.elements import Html, command, facts, section, table, tag
 from dreamer.pages.read import Logdir, Row, is_number
+from dreamer.settings import to_yaml
 
 UNKNOWN = "not known"
 MACHINE = {

@@ -37,7 +37,7 @@ def write(logdir: Path) -> Path:
       The file.
 
     Raises:
-      ValueError: The folder holds no run, or one that cannot be read.
+      ConfigError: The folder holds no run, or one that cannot be read.
       OSError: A file cannot be read or written.
     """
     return write_page(read(logdir))

@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 
 from dreamer.checks import check
-from dreamer.config import Config, differences
+from dreamer.config import Config
 from dreamer.options import ConfigError, apply, settings
 from dreamer.pages import state as status
 from dreamer.presets import layers, presets
+from dreamer.scores.evaluation_file import read_evaluation
 from dreamer.scores.files import (
     LARGEST,
     MOST,
     MOST_FRAMES,
     ODD,
-    read_evaluation,
     read_lines,
 )
+from dreamer.settings import differences
 
 CONFIG = "config.yaml"
 DREAM = re.compile(r"(open_loop|imagined)(-\w+)*-(\d{1,18})\.mp4")
@@ -40,12 +41,12 @@ class Evaluation:
     """A file of evaluation episodes.
 
     Attributes:
-      name: Of the file.
-      checkpoint: Its policy steps, 0 if the file does not say.
-      scores: (episodes,) float.
-      usual: As in training, see `read_evaluation`.
-      about: What else the file says, checked where it is used.
-      videos: Those of its episodes that are there, with their scores.
+      name: Name of the file.
+      checkpoint: Policy steps of the agent, 0 if the file does not say.
+      scores: Array (episodes,) float.
+      usual: True if the conditions were the usual ones, see `Evaluated`.
+      about: Contents of the file, checked where they are used.
+      videos: Scores by video, of the videos of episodes that are there.
     """
 
     name: str
@@ -70,22 +71,23 @@ class Logdir:
     """Everything that a page speaks of.
 
     Attributes:
-      path: The folder.
-      config: The run's settings.
-      state: What its status.json says, None without one.
-      presets: That it was started with; none if that is not known.
-      changed: By key, what the presets say, or the defaults, and the run.
+      path: Folder of the run.
+      config: Settings of the run.
+      state: Contents of status.json, None without one.
+      presets: Presets of the run's start; none if that is not known.
+      changed: Values by key, of the presets, or the defaults, and of the run.
       starts: Rows of `starts.jsonl`.
       metrics: Rows of `metrics.jsonl`, each with a valid `step`.
-      frames: (episodes,) float, when training episodes ended.
-      scores: (episodes,) float, theirs.
-      unscored: More episodes, whose score was not finite.
-      evaluations: The newest last.
-      dreams: The newest videos of each kind, with their frames.
-      older: How many more of them there are.
-      checkpoints: The newest last.
+      frames: Array (episodes,) float, frames at which training episodes
+        ended.
+      scores: Array (episodes,) float, sums of rewards of training episodes.
+      unscored: Number of other episodes, whose score was not finite.
+      evaluations: Files of evaluations, the newest last.
+      dreams: Newest videos of each kind, with their frames.
+      older: Number of all other videos.
+      checkpoints: Checkpoints, the newest last.
       nonfinite: Names of the batches that were kept.
-      notes: What could not be read.
+      notes: Sentences on what could not be read.
     """
 
     path: Path
@@ -134,11 +136,11 @@ def read(path: Path) -> Logdir:
     """Everything in the folder of a run.
 
     Raises:
-      ValueError: It holds no run, or one whose settings cannot be read.
+      ConfigError: It holds no run, or one whose settings cannot be read.
       OSError: A file cannot be read.
     """
     if not (path / CONFIG).is_file():
-        raise ValueError(f"{path}: holds no run, expected {CONFIG} in it")
+        raise ConfigError(f"{path}: holds no run, expected {CONFIG} in it")
     config, unknown = _settings(path / CONFIG)
     found = Logdir(path, config, status.read(path))
     if unknown:
@@ -186,9 +188,9 @@ def _rows(path: Path, notes: list[str], number: str = "") -> list[Row]:
     """Objects of a file of JSON lines; broken lines become a note.
 
     Args:
-      path: The file; one that is not there has no rows.
-      notes: Is added to.
-      number: A key that every row must have, with frames.
+      path: File of rows; one that is not there has none.
+      notes: List that gets a sentence on what could not be read.
+      number: Key that every row must have, with frames.
     """
     if not path.is_file():
         return []

@@ -23,12 +23,12 @@ class State:
     """What the file says.
 
     Attributes:
-      word: RUNNING, DONE, INTERRUPTED or FAILED; SILENT for a run that says
-        RUNNING and has not said so for long.
-      error: Why it failed, in one line; '' if that is not known.
-      time: When it said so, in seconds since 1970.
-      policy_steps: Done by then.
-      updates: None if it does not say.
+      word: State: RUNNING, DONE, INTERRUPTED or FAILED; SILENT for a run
+        that says RUNNING and has not said so for long.
+      error: Reason of a failure, in one line; '' if that is not known.
+      time: Seconds since 1970 at which the run said so.
+      policy_steps: Policy steps done by then.
+      updates: Updates made by then; None if the run does not say.
     """
 
     word: str

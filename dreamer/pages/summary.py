@@ -27,17 +27,17 @@ class Summary:
     """What a reader asks first.
 
     Attributes:
-      title: Of the game or environment.
-      suite: Of benchmarks, or where the environment comes from.
-      model: The size's preset, or the size of its recurrent state.
-      benchmark: With published scores; None if there are none.
-      game: As in `dreamer.envs.games`; '' for another task.
+      title: Title of the game or environment.
+      suite: Title of the benchmark, or source of the environment.
+      model: Preset of the model's size, or size of its recurrent state.
+      benchmark: Benchmark with published scores; None if there is none.
+      game: Name of the game, as in `dreamer.envs.games`; '' for other tasks.
       reference: Random and human scores, where they are known.
-      policy_steps: Done so far, as far as files say.
-      frames: The same, emulated.
-      updates: None if no row of metrics says so.
-      share: Of the policy steps, at most 1.
-      seconds: In the training loop; 0 if not known.
+      policy_steps: Policy steps done so far, as far as files say.
+      frames: Frames emulated in these policy steps.
+      updates: Updates made so far; None if no row of metrics says so.
+      share: Share of all policy steps that is done, at most 1.
+      seconds: Time in the training loop; 0 if not known.
       recent: Mean score of the last episodes; None without any.
     """
 

@@ -81,7 +81,7 @@ class Checkpoints:
     def save(
         self,
         policy_steps: int,
-        state: TrainState,
+        state: TrainState | None,
         replay: Replay,
         arrays: Arrays,
         counters: dict[str, Any],
@@ -97,7 +97,7 @@ class Checkpoints:
 
         Args:
           policy_steps: names the checkpoint.
-          state: on the device; not looked at where a leader saves it.
+          state: the train state on the device; None where a leader saves it.
           replay: its new and changed chunks are written.
           arrays: any others, by owner and name.
           counters: JSON-able state of everything else.
@@ -136,7 +136,7 @@ class Checkpoints:
         are older.  `reports` tells what was damaged and what was used.
 
         Args:
-          like: a state of the right shapes; its values are not used.
+          like: shapes and dtypes of a state, in arrays or in place of them.
           replay: empty; filled here.
           place: puts a state of host arrays on the devices.
           peers: of several processes, all restore together, and use the
@@ -188,7 +188,7 @@ class Checkpoints:
     def _hand_over(
         self,
         policy_steps: int,
-        state: TrainState,
+        state: TrainState | None,
         replay: Replay,
         arrays: Arrays,
         counters: dict[str, Any],
@@ -255,13 +255,13 @@ class Checkpoints:
     ) -> tuple[TrainState, Arrays, dict[str, Any], int]:
         """As `_read`, where one process's trouble is that of all."""
         damage: Damaged | None = None
-        refusal: ValueError | None = None
+        refusal: ConfigError | None = None
         lost = 0
         try:
             *restored, lost = self._read(step, like, replay, salvage)
         except Damaged as error:
             damage = error
-        except ValueError as error:
+        except ConfigError as error:
             refusal = error
         damaged = peers.who(damage is not None)
         refusing = peers.who(refusal is not None)

@@ -18,8 +18,9 @@ import jax
 import numpy as np
 
 from dreamer import video
-from dreamer.agent.agent import Agent, Params
+from dreamer.agent.agent import Agent
 from dreamer.agent.dream import Dream, dream
+from dreamer.agent.types import Params
 from dreamer.config import Config
 from dreamer.replay import Replay
 from dreamer.run import threads

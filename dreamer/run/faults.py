@@ -2,8 +2,8 @@
 
 Host memory ends as Python's `MemoryError`, device memory as an error of XLA
 whose wording depends on the device, its allocator and the library that asked.
-Where Linux has promised more than there is, it kills the process without a
-word instead; the checks before the first step (plan.py, ../replay/memory.py)
+Where Linux has overcommitted memory, it kills the process without a word
+instead; the checks before the first step (plan.py, ../replay/memory.py)
 are against that.
 """
 
@@ -16,14 +16,17 @@ import jax
 from dreamer.config import Config
 from dreamer.options import one_line
 from dreamer.presets import presets
-from dreamer.run.plan import gigabytes
+from dreamer.units import in_bytes
 
 # "allocate 4770354232 bytes", "allocate 8.00GiB", "request for 2.99GiB",
-# NumPy's "allocate 7.45 GiB", and TPUs' "Used 21.95G of 15.48G hbm".
+# NumPy's "allocate 7.45 GiB", and NCCL's "CUDA calloc async 1024 bytes".
 AMOUNT = re.compile(
-    r"(?:allocat\w*|request for|Used) ([\d.]+) ?(bytes|[KMGTPE])",
+    r"(?:allocat\w*|[cm]?alloc(?: async)?|request for) ([\d.]+) ?"
+    r"(bytes|[KMGTPE])",
     re.IGNORECASE,
 )
+# What a program needs on a TPU: "Used 21.95G of 15.48G hbm".
+USED = re.compile(r"Used ([\d.]+)([KMGTPE]) of ([\d.]+)([KMGTPE])")
 BYTES = {"bytes": 1} | {x: 1024**i for i, x in enumerate("KMGTPE", 1)}
 # Of CUDA and of its libraries, when nothing was left for their own needs.
 CUDA = (
@@ -33,6 +36,9 @@ CUDA = (
     "the resource allocation failed",
     "dnn_support != nullptr",
     "without BLAS support",
+    "Cuda failure 2 'out of memory'",
+    "Cuda failure 'out of memory'",
+    "Failed to CUDA",
 )
 # Of NCCL, Gloo and JAX's own service, when another process is gone.
 LEFT = re.compile(r"gloo|nccl|connection (?:reset|closed|refused)", re.I)
@@ -46,7 +52,7 @@ def brief(text: str) -> str:
     """A message in one line; of a traceback in it, what was raised.
 
     Args:
-      text: of any length; below its first line, perhaps, a traceback.
+      text: Message of any length; below its first line, perhaps, a traceback.
     """
     before, found, rest = text.partition(TRACEBACK)
     last = rest.rpartition(TRACEBACK)[2]
@@ -61,11 +67,19 @@ def brief(text: str) -> str:
 def explain(error: BaseException, config: Config) -> str | None:
     """One line if memory ran out or a process is gone; nothing otherwise."""
     message = str(error)
+    # First: NCCL tells of memory too, which no other process can give.
+    if memory := _memory(error, message, config):
+        return memory
     if jax.distributed.is_initialized() and LEFT.search(message):
         return (
             "another process of this run is gone; start all of them again with"
             f" the same commands ({message.splitlines()[0][:200]})"
         )
+    return None
+
+
+def _memory(error: BaseException, message: str, config: Config) -> str | None:
+    """The line of an error that tells of memory; nothing of another."""
     if isinstance(error, MemoryError) or (
         isinstance(error, OSError) and error.errno == errno.ENOMEM
     ):
@@ -84,7 +98,7 @@ def explain(error: BaseException, config: Config) -> str | None:
     line = f"out of device memory: {_what(message)} on {device}"
     stats = device.memory_stats() or {}
     if limit := stats.get("bytes_limit"):
-        line += f", where JAX may use {gigabytes(limit)}"
+        line += f", where JAX may use {in_bytes(limit)}"
     line += f"; {_device(config)}"
     if device.platform == "gpu":
         line += "; end other programs on this GPU"
@@ -94,13 +108,18 @@ def explain(error: BaseException, config: Config) -> str | None:
 
 
 def _what(message: str) -> str:
-    found = AMOUNT.search(message)
-    if found is None:
-        return "an allocation failed"
-    number, unit = found.groups()
+    if found := USED.search(message):
+        number, unit, limit, its_unit = found.groups()
+        needed, there = _size(number, unit), _size(limit, its_unit)
+        return f"a program needs {needed} ({there} available)"
+    if found := AMOUNT.search(message):
+        return f"an allocation of {_size(*found.groups())} failed"
+    return "an allocation failed"
+
+
+def _size(number: str, unit: str) -> str:
     unit = unit.lower() if len(unit) > 1 else unit.upper()
-    size = float(number.rstrip(".")) * BYTES[unit]
-    return f"an allocation of {gigabytes(size)} failed"
+    return in_bytes(float(number.rstrip(".")) * BYTES[unit])
 
 
 def _host(config: Config) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dreamer import status
-from dreamer.config import ConfigError
+from dreamer.options import ConfigError
 
 FILE = "lock"
 PATIENCE = 1.0  # seconds; somebody else's `check` holds a lock for an instant

@@ -11,7 +11,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dreamer.config import Config, ConfigError, check_resume, load, save
+from dreamer.config import Config
+from dreamer.options import ConfigError
 from dreamer.run import dreams, lock, wandb_run
 from dreamer.run.logger import (
     METRICS,
@@ -22,6 +23,7 @@ from dreamer.run.logger import (
 from dreamer.run.peers import ALONE, Peers
 from dreamer.run.record import FILE as STARTS
 from dreamer.run.record import record
+from dreamer.settings import check_resume, load, save
 from dreamer.status import FILE as STATUS
 from dreamer.trouble import PassingError
 

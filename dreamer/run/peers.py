@@ -15,7 +15,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dreamer.config import Config, ConfigError
+from dreamer.config import Config
+from dreamer.options import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)

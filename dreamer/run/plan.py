@@ -5,20 +5,20 @@ first step; the time is measured over the first updates.
 `python -m dreamer.ratio` explains the ratio at more length.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping
 
 import jax
 
-from dreamer.agent.agent import Agent, Params
+from dreamer.agent.agent import Agent
+from dreamer.agent.types import Params
 from dreamer.config import Config
 from dreamer.options import shown
 from dreamer.replay import Replay, required_ram
 from dreamer.run.parts import EXACT_BYTES
-from dreamer.run.progress import duration
 from dreamer.spaces import Space
 from dreamer.train_ratio import schedule
+from dreamer.units import duration, in_bytes
 
 # Parameters, gradients, two moments, and the update before it is added.
 PARAM_COPIES = 5
@@ -44,10 +44,10 @@ def device_bytes(
     nothing has been compared yet: take it for the order of magnitude there.
 
     Args:
-      agent: whose update it is.
-      config: for the size of a batch.
-      params: number of parameters.
-      chunked: whether images pass through the convolutions in chunks, see
+      agent: Agent that makes the update.
+      config: Settings, for the size of a batch.
+      params: Number of parameters.
+      chunked: True if images pass through the convolutions in chunks, see
         `dreamer.agent.convolve.in_chunks`.
     """
     c = agent.config
@@ -64,13 +64,6 @@ def device_bytes(
             values += copies * height * width
     activations = config.batch_steps * values * agent.dtype.itemsize
     return PARAM_COPIES * 4 * params + activations
-
-
-def gigabytes(number: float) -> str:
-    """1.3 GB, or 25 MB where that says more."""
-    if number >= 1e9:
-        return f"{number / 1e9:.1f} GB"
-    return f"{math.ceil(number / 1e6)} MB"
 
 
 def space_in_words(space: Space) -> str:
@@ -101,9 +94,9 @@ def describe(
     here = schedule(config)
     count = sum(x.size for x in jax.tree.leaves(params))
     chunked = jax.default_backend() == "cpu"
-    device = gigabytes(device_bytes(agent, config, count, chunked))
+    device = in_bytes(device_bytes(agent, config, count, chunked))
     each = replay.bytes_per_step
-    ram = gigabytes(required_ram(replay.capacity, each))
+    ram = in_bytes(required_ram(replay.capacity, each))
     per_step = float(here.updates_per_step)
     often = f"{per_step:g} per policy step"
     if 0 < per_step < 1:
@@ -124,7 +117,7 @@ def describe(
         "replay": f"{replay.capacity:,} steps of {each / 1000:.1f} KB ="
         f" {ram} of RAM when full",
     }
-    latents = gigabytes(replay.latent_bytes)
+    latents = in_bytes(replay.latent_bytes)
     if not replay.exact:
         lines["resume"] = (
             "not to the bit: checkpoints keep the latents of each step that"
@@ -147,9 +140,10 @@ class Estimate:
     clock, so that nothing has to wait for the device to be measured.
 
     Args:
-      total: updates of the whole run.
-      done: updates at the start of this process.
-      clock: seconds; other than in tests, a monotonic clock.
+      total: Updates of the whole run.
+      done: Updates made before this process started.
+      clock: Function that returns seconds; other than in tests, a monotonic
+        clock.
     """
 
     skipped = 2
@@ -171,7 +165,7 @@ class Estimate:
         """The line, on the one call that it is due; otherwise nothing.
 
         Args:
-          updates: made so far; call it after every policy step.
+          updates: Updates made so far. Call this after every policy step.
         """
         if self._told or updates < self._from:
             return None

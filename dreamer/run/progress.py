@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from dreamer.streams import lossy
+from dreamer.units import duration
 
 REDRAW = 0.5  # seconds between two drawings of the live line
 WINDOW = 60.0  # seconds that speeds are averaged over, at least
@@ -39,12 +40,14 @@ class Progress:
     """Shows the counters of a run; use it as a context manager.
 
     Args:
-        policy_steps: steps of the whole run, over all environments.
-        updates: updates expected of the whole run.
-        every: seconds between two plain lines where there is no terminal.
-        stream: standard output unless given.
-        clock: seconds; other than in tests, a monotonic clock.
-        quiet: shows no counters; another process of the run does.
+        policy_steps: Policy steps of the whole run, over all environments.
+        updates: Updates expected of the whole run.
+        every: Seconds between two plain lines where there is no terminal.
+        stream: Stream to write to; by default the standard output.
+        clock: Function that returns seconds; other than in tests, a
+          monotonic clock.
+        quiet: True to show no counters, where another process of the run
+          does.
     """
 
     def __init__(
@@ -89,11 +92,11 @@ class Progress:
         Cheap enough for every step of the loop.
 
         Args:
-            policy_steps: done so far, as are `frames` and `updates`.
-            frames: emulated frames.
-            updates: gradient steps.
-            ratio: realised train ratio: steps replayed per policy step.
-            score: of the last episode that ended, if one has.
+            policy_steps: Policy steps done so far.
+            frames: Frames emulated so far.
+            updates: Updates made so far.
+            ratio: Realised train ratio: steps replayed per policy step.
+            score: Score of the last episode that ended, if one has.
         """
         if self._quiet:
             return
@@ -221,17 +224,3 @@ def _number(value: float) -> str:
     if math.isnan(value):
         return "-"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """1:02:03 or 4:05, with days before it where there are any."""
-    if math.isnan(seconds):
-        return "-"
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    if days:
-        return f"{days}d {hour}:{minute:02}:{second:02}"
-    if hour:
-        return f"{hour}:{minute:02}:{second:02}"
-    return f"{minute}:{second:02}"

@@ -17,7 +17,7 @@ from dreamer.run.logger import Logger
 from dreamer.run.patience import Patience
 from dreamer.run.peers import Peers
 
-Parts = tuple[int, TrainState, Replay, Arrays, dict[str, Any]]
+Parts = tuple[int, TrainState | None, Replay, Arrays, dict[str, Any]]
 """What `Checkpoints.save` takes."""
 
 

@@ -15,9 +15,11 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from dreamer.agent.agent import Agent, Params
-from dreamer.config import Config, to_yaml
-from dreamer.envs.vector import make_envs
+from dreamer.agent.agent import Agent
+from dreamer.agent.types import Params
+from dreamer.config import Config
+from dreamer.envs.make import make_envs
+from dreamer.options import ConfigError
 from dreamer.run import logdir
 from dreamer.run.budget import UpdateBudget
 from dreamer.run.checkpoint import Checkpoints
@@ -36,6 +38,7 @@ from dreamer.run.patience import Patience
 from dreamer.run.plan import describe
 from dreamer.run.saver import Parts, Saver
 from dreamer.run.when import StopSignal
+from dreamer.settings import to_yaml
 from dreamer.status import Status
 
 
@@ -148,13 +151,18 @@ class Run:
         """
         config = self.config
         self._budget = UpdateBudget(config.run.train_ratio, config.batch_steps)
-        state, arrays, counters = self._agent.init(config.seed), {}, {}
         if self.peers.any(bool(self._checkpoints.complete))[0]:
+            # Shapes alone, so that the device holds one state, not two.
             state, arrays, counters = self._checkpoints.restore(
-                state, self._replay, self._agent.place, self.peers
+                self._agent.state_shapes(),
+                self._replay,
+                self._agent.place,
+                self.peers,
             )
             check_complete(arrays, counters)
             self._budget.restore(counters)
+        else:
+            state, arrays, counters = self._agent.init(config.seed), {}, {}
         self.score: float | None = counters.get("score")
         act_key, learn_key = jax.random.split(jax.random.key(config.seed))
         if self.peers.count > 1:
@@ -185,7 +193,7 @@ class Run:
             abandoned = self._driver.restore(
                 policy_steps, arrays["driver"], arrays["envs"]
             )
-        except ValueError as error:
+        except ConfigError as error:
             # Emulators of another version play on differently.
             self._news.append(f"{error}; all environments begin new episodes")
             self._driver.start()

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dreamer.config import Config, ConfigError
-from dreamer.options import one_line
+from dreamer.config import Config
+from dreamer.options import ConfigError, one_line
 from dreamer.whole import write_whole
 
 

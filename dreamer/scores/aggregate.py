@@ -30,7 +30,7 @@ def aggregates(scores: Mapping[str, np.ndarray]) -> dict[str, Aggregate]:
     """Each of `STATISTICS` over games.
 
     Args:
-      scores: By game, (seeds,) human-normalised scores. At least one game,
+      scores: Human-normalised scores (seeds,) by game. At least one game,
         and one seed in each.
 
     Returns:

@@ -47,12 +47,12 @@ class Group:
     """One method by one protocol.
 
     Attributes:
-      method: Its name.
-      protocol: TRAINING or EVALUATION.
-      results: By game; one without any score too.
-      average: Over the games with scores; None if there are none.
-      published: The published runs over the same games, or None if one of
-        them is not known.
+      method: Name of the method.
+      protocol: Kind of episodes, TRAINING or EVALUATION.
+      results: Scores by game, also of games without any.
+      average: Average over the games with scores; None if there are none.
+      published: Average of the published runs over the same games, or None
+        if one of them is not known.
     """
 
     method: str
@@ -67,10 +67,10 @@ class Comparison:
     """The runs of one benchmark.
 
     Attributes:
-      benchmark: Which one.
+      benchmark: Benchmark that all runs are of.
       window: Frames (from, to] of the training protocol.
-      curves: By method and game.
-      groups: By method, training first.
+      curves: Learning curves by method and game.
+      groups: Results of each method, training first.
       finals: Published scores by game; none if not known for the window.
     """
 
@@ -95,8 +95,8 @@ def compare(
     """Curves and scores of all methods.
 
     Args:
-      runs: Those of the benchmark; others are left out.
-      benchmark: Which one.
+      runs: Runs to be compared; those of other benchmarks are left out.
+      benchmark: Benchmark to compare on.
       window: Frames (from, to]; by default the benchmark's first one.
       width: Frames of a curve's bins; by default the benchmark's.
     """

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dreamer.options import ConfigError
 from dreamer.scores.published import Curve, Window
 from dreamer.scores.runs import Run
 
@@ -21,8 +22,8 @@ class Result:
     """Scores of one method in one game by one protocol.
 
     Attributes:
-      scores: (seeds,) float, one per run that has episodes to count.
-      episodes: Behind all of them.
+      scores: Array (seeds,) float, one per run that has episodes to count.
+      episodes: Number of episodes behind all scores.
       missing: Runs without such an episode; nothing stands in for them.
     """
 
@@ -83,11 +84,11 @@ def learning_curve(runs: Sequence[Run], width: float) -> Curve:
     the curve ends: it would show another set of runs.
 
     Raises:
-      ValueError: The bins are too many.
+      ConfigError: The bins are too many.
     """
     for run in runs:
         if len(run.frames) and run.frames[-1] > MOST_BINS * width:
-            raise ValueError(
+            raise ConfigError(
                 f"{run.name}: {run.frames[-1]:.0f} frames make more than"
                 f" {MOST_BINS} bins of {width:g}"
             )

@@ -1,7 +1,7 @@
 """What the scores of evaluation episodes amount to.
 
-`dreamer.evaluate` plays them and writes this to a file, which `files.py`
-reads. Read `published.py` for the scores of random and human players.
+`dreamer.evaluate` plays them, and `evaluation_file.py` keeps this. Read
+`published.py` for the scores of random and human players.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,9 @@ def summary(scores: Sequence[float], task: str) -> dict[str, Any]:
     """Statistics that JSON can hold.
 
     Args:
-      scores: Of all episodes, at least one.
-      task: As in `atari100k_pong`; other names have no reference.
+      scores: Sums of rewards of all episodes, at least one.
+      task: Name of the task, as in `atari100k_pong`; other names have no
+        reference.
 
     Returns:
       `mean`, `median`; `std` of the sample and `ci95`, the interval of the

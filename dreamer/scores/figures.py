@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from dreamer.options import ConfigError
 from dreamer.scores.comparison import Comparison
 from dreamer.scores.labels import End, label_ends
 from dreamer.scores.published import Curve, Reference, curves, references
@@ -68,11 +69,11 @@ def styles(comparison: Comparison) -> dict[str, Style]:
     """By method.
 
     Raises:
-      ValueError: They are too many to be told apart.
+      ConfigError: They are too many to be told apart.
     """
     methods = list(comparison.curves)
     if len(methods) > len(STYLES):
-        raise ValueError(
+        raise ConfigError(
             f"{comparison.benchmark.title}: {len(methods)} methods, expected"
             f" at most {len(STYLES)}; --label NAME makes them one"
         )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dreamer.envs.games import ALIASES, GAMES
-from dreamer.options import cut, did_you_mean
+from dreamer.options import ConfigError, cut, did_you_mean
 
 DATA = Path(__file__).resolve().parent / "data"
 SOURCE = "data of the authors' repository, MIT licence"
@@ -29,10 +29,10 @@ class Benchmark:
     """A number of frames at which games are compared.
 
     Attributes:
-      name: As in the table's files.
-      title: As in figures.
-      prefix: Of a task's name, as in `<prefix>_pong`.
-      frames: At the end of a run.
+      name: Name in those of the table's files.
+      title: Name in figures.
+      prefix: Beginning of a task's name, as in `<prefix>_pong`.
+      frames: Number of frames at the end of a run.
       bin: Frames that a point of a curve averages over.
       windows: Frames (from, to] whose training episodes make a score; the
         first one is the default. Published scores are known for these alone.
@@ -89,10 +89,11 @@ class Curve:
     """Mean score over seeds, in the course of a run.
 
     Attributes:
-      frames: (points,) float, the middle of each bin.
-      mean: (points,) float.
-      spread: (points,) float, standard deviation over seeds; NaN if unknown.
-      seeds: runs behind it.
+      frames: Array (points,) float, the middle of each bin.
+      mean: Array (points,) float, the mean score over seeds.
+      spread: Array (points,) float, standard deviation over seeds; NaN if
+        unknown.
+      seeds: Number of runs behind the curve.
     """
 
     frames: np.ndarray
@@ -117,12 +118,12 @@ def game_name(text: str) -> str:
     """The name here of a game by any of its names.
 
     Raises:
-      ValueError: It is none of the 57 games.
+      ConfigError: It is none of the 57 games.
     """
     game = ALIASES.get(text, text)
     if game not in GAMES:
         hint = did_you_mean(text, GAMES) or "; expected one of the 57 of Atari"
-        raise ValueError(f"unknown game {cut(text)!r}{hint}")
+        raise ConfigError(f"unknown game {cut(text)!r}{hint}")
     return game
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from dreamer.options import cut, one_line, shown
+from dreamer.options import ConfigError, cut, one_line, shown
 from dreamer.presets import layers, presets
-from dreamer.scores.files import read_evaluation, read_lines, read_records
+from dreamer.scores.evaluation_file import read_evaluation
+from dreamer.scores.files import read_lines, read_records
 from dreamer.scores.published import BENCHMARKS, game_name
 
 SCORES, CONFIG = "scores.jsonl", "config.yaml"
@@ -30,17 +31,18 @@ class Run:
     """The episodes of one seed, in the order of frames.
 
     Attributes:
-      name: Where it was found.
-      benchmark: A key of `BENCHMARKS`.
-      game: As in `dreamer.envs.games`.
-      method: Runs of one method are averaged.
-      seed: As the run says; nothing depends on it.
-      frames: (episodes,) float, when a training episode ended.
-      scores: (episodes,) float, its sum of rewards.
-      evaluation: (evaluation episodes,) float, scores.
-      checkpoint: Policy steps of the agent that played them.
-      broken: Lines that could not be read.
-      settings: By dotted key, those of a folder.
+      name: Place where the run was found.
+      benchmark: Key of `BENCHMARKS`.
+      game: Name of the game, as in `dreamer.envs.games`.
+      method: Name of the method, whose runs are averaged.
+      seed: Seed that the run names; nothing depends on it.
+      frames: Array (episodes,) float, frames at which training episodes
+        ended.
+      scores: Array (episodes,) float, sums of rewards of training episodes.
+      evaluation: Array (evaluation episodes,) float, sums of rewards.
+      checkpoint: Policy steps of the agent that was evaluated.
+      broken: Number of lines that could not be read.
+      settings: Values by dotted key, of a run that is a folder.
     """
 
     name: str
@@ -64,19 +66,19 @@ def read(
     One run below a folder that is not as expected hides no other.
 
     Args:
-      path: A folder, or a file of the authors' form.
-      label: Method of all of them, instead of what they say.
-      left_out: Gets a line for each run that is left out, or folder that
-        cannot be looked into, with the reason.
+      path: Folder, or file of the authors' form.
+      label: Method of all runs, instead of what they say.
+      left_out: List that gets a line, with the reason, for each run that is
+        left out and each folder that cannot be looked into.
 
     Raises:
-      ValueError: There is none, or none that is as expected.
+      ConfigError: There is none, or none that is as expected.
       OSError: The run that was named cannot be read.
     """
     if path.is_file():
         return read_file(path, label)
     if not path.exists():
-        raise ValueError(f"{path}: no such folder or file")
+        raise ConfigError(f"{path}: no such folder or file")
     folders, files, reasons = _find(path)
     name = path.resolve().name
     if folders == [path]:
@@ -92,7 +94,7 @@ def read(
         except OSError as error:
             reasons.append(one_line(f"{place}: {error.strerror or error}"))
     if not runs:
-        raise ValueError(_none(path, reasons))
+        raise ConfigError(_none(path, reasons))
     if left_out is not None:
         left_out += reasons
     return runs
@@ -134,18 +136,18 @@ def read_folder(folder: Path, label: str = "", other: str = "") -> Run:
     """The run in a folder.
 
     Args:
-      folder: Where scores.jsonl is.
-      label: Its method; by default the size of its model, if it is that of a
-        preset, with the train_ratio if it is not the benchmark's.
-      other: Its method if it has no such size.
+      folder: Folder with scores.jsonl.
+      label: Method of the run; by default the size of its model, if it is
+        that of a preset, with the train_ratio if it is not the benchmark's.
+      other: Method of a run without such a size.
 
     Raises:
-      ValueError: Something in it is not as expected.
+      ConfigError: Something in it is not as expected.
       OSError: Something cannot be read.
     """
     path = folder / CONFIG
     if not path.is_file():
-        raise ValueError(f"{folder}: has {SCORES} and no {CONFIG}")
+        raise ConfigError(f"{folder}: has {SCORES} and no {CONFIG}")
     settings = dict(layers([str(path)])[-1].values)
     seed = settings.get("seed", 0)
     benchmark, game = _task(settings.get("task"), path)
@@ -185,14 +187,14 @@ def _task(task: Any, path: Path) -> tuple[str, str]:
         if prefix == benchmark.prefix:
             return benchmark.name, _game(game, path)
     names = " or ".join(f"{x.prefix}_<game>" for x in BENCHMARKS.values())
-    raise ValueError(f"{path}: task {shown(task)}: expected {names}")
+    raise ConfigError(f"{path}: task {shown(task)}: expected {names}")
 
 
 def _game(text: str, path: Path) -> str:
     try:
         return game_name(text)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _method(settings: dict[str, Any], benchmark: str) -> str:
@@ -217,13 +219,14 @@ def read_file(path: Path, label: str = "", benchmark: str = "") -> list[Run]:
     """The runs in a file of the authors' form.
 
     Args:
-      path: The file.
-      label: Their method, instead of what they say.
-      benchmark: Theirs; by default that of a task's prefix. As atari_<game>
-        names both, it is Atari 100K if no run goes beyond a million frames.
+      path: File of the authors' form.
+      label: Method of the runs, instead of what they say.
+      benchmark: Benchmark of the runs; by default that of a task's prefix. As
+        atari_<game> names both, it is Atari 100K if no run goes beyond a
+        million frames.
 
     Raises:
-      ValueError: It is not as expected.
+      ConfigError: It is not as expected.
       OSError: It cannot be read.
     """
     records = read_records(path)

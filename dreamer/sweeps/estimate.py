@@ -46,8 +46,8 @@ def replay_bytes(config: Config, accelerator: bool) -> int:
     What a gym environment shows is not known here: as if it were images.
 
     Args:
-      config: of the run.
-      accelerator: whether it has one, where activations are bfloat16.
+      config: Settings of the run.
+      accelerator: True if the run has one, so that activations are bfloat16.
     """
     env = getattr(config.env, config.suite)
     height, width = env.size
@@ -85,8 +85,8 @@ class Speeds:
     """Policy steps per second that runs of a folder were seen to make.
 
     Args:
-      record: of the folder.
-      hours: of a whole run, if the person knows them.
+      record: Record of the sweep's folder.
+      hours: Hours that a whole run takes, if the person knows them.
     """
 
     def __init__(self, record: Record, hours: float | None = None) -> None:

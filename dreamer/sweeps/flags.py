@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dreamer.command import Parser
+from dreamer.command import Parser, unknown_flag, whole_number
 from dreamer.config import Config
-from dreamer.options import did_you_mean, settings, shown, split_flags
+from dreamer.options import ConfigError, settings, shown
+from dreamer.places import home
+from dreamer.settings import split_flags
 
 PROGRAM = "dreamer.sweep"
 LAUNCHERS = ("local", "slurm", "k8s")
+COUNT, COUNT_OR_0 = whole_number(1, 999_999), whole_number(0, 999_999)
 GRACE = 120  # seconds before Slurm's time limit at which a run is told to stop
 EARLY = 60  # seconds before that at which Slurm may tell it
 DESCRIPTION = """\
@@ -32,18 +35,6 @@ is done or going on and goes on with the rest. Other commands may add runs.
   python -m dreamer.sweep status DIR      how the runs in a folder are doing
   python -m dreamer.sweep run DIR NAME    becomes one of them
 """
-
-
-def _whole(low: int, high: int = 999_999) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        whole = re.fullmatch("[0-9]{1,6}", text)
-        if not whole or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(
-                f"{shown(text)}: expected a whole number from {low} to {high}"
-            )
-        return int(text)
-
-    return read
 
 
 def _hours(text: str) -> float:
@@ -106,18 +97,18 @@ class Flag:
 
 
 FLAGS = {
-    "jobs": Flag("local", _whole(1), "N", "runs at a time (default: as many"
+    "jobs": Flag("local", COUNT, "N", "runs at a time (default: as many"
                  " as --gpus times --per-gpu, or one per two cores)"),
     "gpus": Flag("local", _word, "0,1", "GPUs to use (default: all)"),
-    "per-gpu": Flag("local", _whole(1), "K", "runs that share a GPU and its"
+    "per-gpu": Flag("local", COUNT, "K", "runs that share a GPU and its"
                     " memory (default: 1)"),
-    "retries": Flag("local k8s", _whole(0), "N", "starts of a run after it"
+    "retries": Flag("local k8s", COUNT_OR_0, "N", "starts of a run after it"
                     " failed (default: 1)"),
     "partition": Flag("slurm", _word, "NAME", "as sbatch takes it"),
     "account": Flag("slurm", _word, "NAME", "as sbatch takes it"),
     "time": Flag("slurm", _limit, "LIMIT", "of one start of a run, as sbatch"
                  " takes it; longer runs are requeued"),
-    "grace": Flag("slurm", _whole(60, 65535), "SECONDS", "before the"
+    "grace": Flag("slurm", whole_number(60, 65535), "SECONDS", "before the"
                   " time limit, at which a run is told to save (default:"
                   f" {GRACE})"),
     "gres": Flag("slurm", _word, "gpu:1", "as sbatch takes it, for each run"),
@@ -126,11 +117,11 @@ FLAGS = {
     "image": Flag("k8s", _word, "IMAGE", "container image of docker/"),
     "pvc": Flag("k8s", _word, "NAME", "volume claim that is mounted at"
                 " --logdir"),
-    "gpu-count": Flag("k8s", _whole(0), "N", "GPUs of each run (default: 1)"),
-    "cpus": Flag("slurm k8s", _whole(1), "N", "cores of each run"),
+    "gpu-count": Flag("k8s", COUNT_OR_0, "N", "GPUs of each run (default: 1)"),
+    "cpus": Flag("slurm k8s", COUNT, "N", "cores of each run"),
     "mem": Flag("slurm k8s", _word, "16G", "RAM of each run, as the cluster"
                 " takes it: 16G for Slurm, 16Gi for Kubernetes"),
-    "concurrent": Flag("slurm k8s", _whole(1), "N", "runs at a time, at most"),
+    "concurrent": Flag("slurm k8s", COUNT, "N", "runs at a time, at most"),
 }  # fmt: skip
 
 
@@ -138,11 +129,11 @@ def _parser() -> Parser:
     parser = Parser(PROGRAM, DESCRIPTION)
     add = parser.add_argument
     about = "folder of the sweep; each run has one in it"
-    add("--logdir", metavar="DIR", required=True, help=about)
+    add("--logdir", metavar="DIR", type=home, required=True, help=about)
     about = "where runs are started (default: local)"
     add("--launcher", choices=LAUNCHERS, default="local", help=about)
     about = "seeds 0 to N - 1"
-    add("--seeds", metavar="N", type=_whole(1), help=about)
+    add("--seeds", metavar="N", type=COUNT, help=about)
     about = "hours of a whole run, if they are known, for the plan"
     add("--hours", metavar="H", type=_hours, help=about)
     about = "print the plan, and do nothing"
@@ -164,35 +155,35 @@ def parse(
     """Flags of the sweep, entries of --configs, and settings by key.
 
     Raises:
-      ValueError: something is unknown, malformed or without effect.
+      ConfigError: something is unknown, malformed or without effect.
     """
-    flags, rest = _parser().parse_known_args(argv)
+    parser = _parser()
+    flags, rest = parser.parse_known_args(argv)
     known = settings(Config())
     entries, changes = split_flags(rest, known)
     for key in changes:
         if key not in known and "." not in key:
-            names = [*known, *(x.replace("_", "-") for x in vars(flags))]
-            hint = did_you_mean(key, names) or "; --help lists the flags"
-            raise ValueError(f"--{shown(key)}: unknown flag or setting{hint}")
+            names = [*known, *parser.names()]
+            unknown_flag(key, names, "flag or setting")
     for name, flag in FLAGS.items():
         given = getattr(flags, name.replace("-", "_")) is not None
         if given and flags.launcher not in flag.launchers.split():
             only = " or ".join(flag.launchers.split())
-            raise ValueError(f"--{name}: only with --launcher {only}")
+            raise ConfigError(f"--{name}: only with --launcher {only}")
     limit = _seconds(flags.time or "")
     least = (flags.grace or GRACE) + EARLY
     if limit and limit <= least:  # to Slurm, 0 is none
-        raise ValueError(
+        raise ConfigError(
             f"--time={flags.time}: expected more than {least} seconds, of"
             " --grace and Slurm's clock, or runs are told to save at once"
         )
-    if "{" in flags.logdir or "}" in flags.logdir:
-        raise ValueError(
+    if set("{}") & set(str(flags.logdir)):
+        raise ConfigError(
             f"--logdir={flags.logdir}: expected a folder without {{ }}, which"
             " the same command finds again"
         )
     if flags.seeds is not None:
         if "seed" in changes:
-            raise ValueError("--seeds: expected without --seed")
+            raise ConfigError("--seeds: expected without --seed")
         changes["seed"] = ",".join(map(str, range(flags.seeds)))
     return flags, entries, changes

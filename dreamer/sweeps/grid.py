@@ -1,7 +1,7 @@
 """Expands a command line into runs, each with settings and folder of its own.
 
 A key with several values makes a grid: every combination is a run, checked by
-`dreamer.config.load` before anything is started. The folder's name follows
+`dreamer.settings.load` before anything is started. The folder's name follows
 from the run's own settings alone, so that the same run of another command has
 the same folder. Next: record.py, which keeps what was planned.
 """
@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamer.config import Config, load
+from dreamer.config import Config
 from dreamer.envs.games import GAMES
 from dreamer.options import ConfigError, Setting, cut, parse, settings, shown
 from dreamer.scores.published import curves
+from dreamer.settings import load
 
 MOST = 10_000  # runs; no array job takes more
 # Characters of a name; file systems take 255 bytes with `.log.tmp`.
@@ -32,9 +33,9 @@ class Run:
     """One run of a sweep.
 
     Attributes:
-      name: of its folder, in that of the sweep; letters, digits and _.=-
-      arguments: of `dreamer.train`, but for the logdir.
-      config: what they mean, with the logdir.
+      name: Name of the folder in that of the sweep; letters, digits and _.=-
+      arguments: Arguments of `dreamer.train`, but for the logdir.
+      config: Settings that the arguments stand for, with the logdir.
     """
 
     name: str
@@ -54,9 +55,9 @@ def expand(
     """All runs, checked; all tasks with one seed come before the next seed.
 
     Args:
-      entries: of `--configs`.
-      flags: text by key: one value, or several with commas between them.
-      folder: of the sweep, an absolute path.
+      entries: Words that follow `--configs`.
+      flags: Text by key: one value, or several with commas between them.
+      folder: Absolute path of the sweep's folder.
 
     Raises:
       ConfigError: something is unknown, malformed, out of range or doubled,

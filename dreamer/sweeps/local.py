@@ -43,17 +43,18 @@ class Local:
     """The runs of a sweep on this machine.
 
     Args:
-      runs: to be done, in this order.
-      record: of the folder, whose lock the caller holds.
-      slots: one run at a time in each.
-      retries: of a run that fails.
-      tell: takes lines for a person.
+      runs: Runs to be done, in this order.
+      record: Record of the folder, whose lock the caller holds.
+      slots: Shares of the machine, each for one run at a time.
+      retries: Number of starts of a run after it failed.
+      tell: Function that takes lines for a person.
 
     Attributes:
-      active: runs that are going on.
-      waiting: runs to be started.
-      done, failed: runs by name that are over; with the reason.
-      left: runs that go on on another machine.
+      active: Runs in progress.
+      waiting: Runs to be started.
+      done: Names of runs that are done.
+      failed: Reasons by name, of runs that failed.
+      left: Names of runs that another machine has.
     """
 
     def __init__(
@@ -139,7 +140,9 @@ class Local:
         """Leaves a run alone that was seen to go on already."""
         if not standing.here:
             host = standing.values.get("host", "another machine")
-            self._say(f"{run.name}: is going on on {host}, left alone")
+            self._say(
+                f"{run.name}: already running on {host}; not started again"
+            )
             self.left.append(run.name)
             return
         number = self._record.runs[run.name].slot
@@ -148,7 +151,7 @@ class Local:
         # Where there are fewer slots than then, it has none of them.
         slot = mine[0] if mine else Slot(-1, "no slot")
         self.active.append(Active(run, slot, None))
-        self._say(f"{run.name}: is going on already, left alone")
+        self._say(f"{run.name}: already running here; not started again")
 
     def _start(self, run: Run, slot: Slot) -> None:
         standing = self._look(run)

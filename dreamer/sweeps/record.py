@@ -19,8 +19,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dreamer.config import ConfigError, check_resume, load
+from dreamer.options import ConfigError
 from dreamer.run import lock
+from dreamer.settings import check_resume, load
 from dreamer.sweeps.grid import Run
 from dreamer.whole import write_whole
 
@@ -153,8 +154,9 @@ def undo(before: Record, new: Iterable[Path]) -> None:
     """Takes back what a command wrote that came to nothing.
 
     Args:
-      before: the record as the command found it.
-      new: what was missing then. The caller still holds the folder's lock.
+      before: Record as the command found it.
+      new: Paths that were missing then. The caller still holds the folder's
+        lock.
     """
     with suppress(OSError):
         if before.runs:
@@ -174,5 +176,5 @@ def hold(folder: Path) -> lock.Lock:
     try:
         return lock.acquire(folder)
     except ConfigError as error:
-        line = str(error).replace("a run is going on", "a sweep is going on")
+        line = str(error).replace("another run", "another sweep")
         raise ConfigError(line) from None

@@ -20,10 +20,10 @@ class Slot:
     """Where one run at a time has its place.
 
     Attributes:
-      number: counts from 0.
-      label: for a person.
-      env: variables of the run's environment.
-      cores: that the run is bound to; none: all.
+      number: Number of the slot, from 0.
+      label: Name of the slot for a person.
+      env: Environment variables of the run.
+      cores: Cores that the run is bound to; none stands for all.
     """
 
     number: int
@@ -60,9 +60,9 @@ def make_slots(
     """A slot for every run at a time; neighbours are on different GPUs.
 
     Args:
-      gpus: to be used; none: the cores.
-      per_gpu: runs that share one.
-      jobs: runs at a time; by default, what the machine suggests.
+      gpus: GPUs to be used; where there are none, the cores are.
+      per_gpu: Number of runs that share a GPU.
+      jobs: Number of runs at a time; by default, what the machine suggests.
 
     Raises:
       ConfigError: more runs at a time than there are shares of GPUs.
@@ -103,7 +103,7 @@ def _of_cores(jobs: int | None) -> list[Slot]:
 
 
 def usable_cores() -> list[int]:
-    """Their numbers."""
+    """Their numbers; made-up ones where processes cannot be bound to them."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))

@@ -206,9 +206,9 @@ def _call(command: Sequence[str], without: Sequence[str] = ()) -> str:
     """What one of Slurm's programs prints.
 
     Args:
-      command: with its arguments.
-      without: variables that it is not to see, beside a person's choice of
-        what squeue shows and of whether sbatch waits.
+      command: Program with its arguments.
+      without: Environment variables that the program is not to see, beside a
+        person's choice of what squeue shows and of whether sbatch waits.
 
     Raises:
       ConfigError: it fails; with what it says.

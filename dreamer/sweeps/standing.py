@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamer import status
-from dreamer.config import ConfigError
+from dreamer.options import ConfigError
 from dreamer.run import lock
 from dreamer.sweeps import output
 
@@ -27,10 +27,11 @@ class Standing:
     """How a run is doing.
 
     Attributes:
-      state: one of `STATES`. LOST: it ended without a word, as by kill -9.
-      error: why it failed.
-      here: whether a process of this machine was seen to have it.
-      values: of status.json, empty before there is one.
+      state: State, one of `STATES`. LOST: the run ended without a word, as by
+        kill -9.
+      error: Reason of a failure.
+      here: True if a process of this machine was seen to have the run.
+      values: Contents of status.json, empty before there is one.
     """
 
     state: str
@@ -67,8 +68,9 @@ def look(logdir: Path, steps: int | None = None) -> Standing:
     """How the run of a logdir is doing.
 
     Args:
-      logdir: of the run, which need not exist.
-      steps: it is done after these; by default, after those it says.
+      logdir: Folder of the run, which need not exist.
+      steps: Policy steps after which the run is done; by default those that
+        it names.
 
     Raises:
       OSError: something is there and cannot be read.

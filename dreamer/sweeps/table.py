@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from dreamer.options import cut
-from dreamer.run.progress import duration
 from dreamer.sweeps import estimate
 from dreamer.sweeps.estimate import Planned, Speeds
 from dreamer.sweeps.local import Local
@@ -25,6 +24,7 @@ from dreamer.sweeps.standing import (
     Standing,
     look,
 )
+from dreamer.units import duration, in_bytes
 
 OVER = (DONE, RUNNING, QUEUED)  # for those who start runs
 HEADER = ("run", "state", "policy steps", "", "steps/s", "left", "host", "")
@@ -76,12 +76,12 @@ def plan(
     """The lines that a sweep prints before it starts anything.
 
     Args:
-      planned: all runs of the command.
-      speeds: of runs in the folder.
-      folder: of the sweep.
-      at_a_time: runs, if known.
-      per_gpu: runs that share a GPU; None: there is none.
-      one_machine: whether runs at a time share its RAM.
+      planned: Runs of the command, all of them.
+      speeds: Speeds of runs in the folder.
+      folder: Folder of the sweep.
+      at_a_time: Number of runs at a time, if known.
+      per_gpu: Number of runs that share a GPU; None where there is no GPU.
+      one_machine: True if the runs at a time share the RAM of one machine.
     """
     todo = [x for x in planned if x.standing.state not in OVER]
     configs = [x.run.config for x in planned]
@@ -95,23 +95,23 @@ def plan(
     together = ""
     several = min(at_a_time or 1, len(todo))
     if one_machine and several > 1:
-        together = f", {_bytes(ram * several)} for {several} at a time"
+        together = f", {in_bytes(ram * several)} for {several} at a time"
     lines = {
         "runs": f"{len(planned)}: {counts([x.standing for x in planned])};"
         f" {len(todo)} to do",
         "to do": f"{steps:,} policy steps, about {updates:,} updates",
         "time": _time(speeds, todo, at_a_time, per_gpu),
-        "RAM": f"about {_bytes(ram)} a run, {_bytes(replay)} of it for the"
+        "RAM": f"about {in_bytes(ram)} a run, {in_bytes(replay)} of it for the"
         f" replay{together}",
-        "disk": f"about {_bytes(sum(disk))} in {folder}"
-        f" ({_bytes(free)} are free)",
+        "disk": f"about {in_bytes(sum(disk))} in {folder}"
+        f" ({in_bytes(free)} are free)",
     }
     words = [f"  {key:<6} {text}" for key, text in lines.items()]
     if sum(disk) > free:
         words.append(
-            f"Warning: the runs may need {_bytes(sum(disk))} of disk in"
-            f" {folder}, where {_bytes(free)} are free; one that cannot write"
-            " waits for space, and fails in the end"
+            f"Warning: the runs may need {in_bytes(sum(disk))} of disk in"
+            f" {folder}, where {in_bytes(free)} are free; one that cannot"
+            " write waits for space, and fails in the end"
         )
     return words
 
@@ -145,22 +145,12 @@ def _hours(seconds: float) -> str:
     return f"{seconds / 3600:,.3g} hours"
 
 
-def _bytes(number: float) -> str:
-    """1.3 GB, or 25 MB where that says more."""
-    if number >= 1e12:
-        return f"{number / 1e12:.1f} TB"
-    if number >= 1e9:
-        return f"{number / 1e9:.1f} GB"
-    return f"{math.ceil(number / 1e6)} MB"
-
-
 def progress(local: Local, table: bool) -> str:
     """How a sweep on this machine is going.
 
     Args:
-      local: the sweep.
-      table: whether to show a line for each run that is going on, beside the
-        one for all.
+      local: Sweep on this machine.
+      table: True for a line for each run in progress, beside the one for all.
     """
     standings = {}
     for active in local.active:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer import config, train
+from dreamer import settings, train
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "docker" / "entry.py"
@@ -35,10 +35,10 @@ def start(*words, **environ):
 
 def test_the_same_command_has_the_same_folder(entry, tmp_path):
     words = entry.arguments([*WORDS, "--seed", "3"])
-    found = config.load(words)
+    found = settings.load(words)
     assert found.logdir == f"{tmp_path}/atari100k_pong-3"
     assert (
-        config.load(entry.arguments([])).logdir == f"{tmp_path}/atari_pong-0"
+        settings.load(entry.arguments([])).logdir == f"{tmp_path}/atari_pong-0"
     )
 
 

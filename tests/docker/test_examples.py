@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from dreamer import config, train
+from dreamer import settings, train
+from dreamer.config import Config
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -32,7 +33,7 @@ def test_the_commands_on_the_page_are_right():
     found = [x[x.index("--configs") :] for _, x in commands if "--conf" in x]
     assert len(found) >= 4
     for flags in found:
-        config.load(shlex.split(flags))
+        settings.load(shlex.split(flags))
     for path in re.findall(r"docker/[\w.]+", text):
         assert (ROOT / path).exists(), path
 
@@ -42,7 +43,7 @@ def test_compose(program):
     user = image(program)["USER"].text
     for name, service in compose["services"].items():
         words = shlex.split(VARIABLE.sub(r"\1", service["command"]))
-        assert config.load(words).task == "atari100k_pong"
+        assert settings.load(words).task == "atari100k_pong"
         assert ("--jax.platform" in words) == (name == "train")
         assert VARIABLE.sub(r"\1", service["user"]) == user
         (volume,) = service["volumes"]
@@ -80,7 +81,7 @@ def test_the_job_fits_the_image(program):
     claim, job = documents("job.yaml")
     pod = job["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    assert config.load(container["args"]).jax.platform == "cuda"
+    assert settings.load(container["args"]).jax.platform == "cuda"
     ids = image(program)["USER"].text.split(":")
     context = pod["securityContext"]
     assert [context["runAsUser"], context["runAsGroup"]] == [
@@ -91,7 +92,7 @@ def test_the_job_fits_the_image(program):
     check = image(program)["HEALTHCHECK"].command()
     assert probe["exec"]["command"] == check
     # It must not end a run that bears with a full disk.
-    patience = config.Config().run.disk_patience
+    patience = Config().run.disk_patience
     silence = program("health").SILENCE
     borne = silence + probe["periodSeconds"] * probe["failureThreshold"]
     assert borne > patience

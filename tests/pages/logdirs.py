@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from dreamer.config import load, save
+from dreamer.settings import load, save
 from dreamer.video import save as save_video
 
 FRAMES = 400  # of the run that `whole` makes: 100 policy steps

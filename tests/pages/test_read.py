@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from dreamer.options import ConfigError
 from dreamer.pages.page import page
 from dreamer.pages.read import read
 from tests.pages import logdirs
@@ -101,7 +102,7 @@ def test_settings_of_another_version(run):
 )
 def test_settings_that_cannot_be_read(tmp_path, content, words):
     (tmp_path / "config.yaml").write_text(content)
-    with pytest.raises(ValueError, match=r"config\.yaml") as error:
+    with pytest.raises(ConfigError, match=r"config\.yaml") as error:
         read(tmp_path)
     assert words in str(error.value)
 

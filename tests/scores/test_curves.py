@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dreamer.options import ConfigError
 from dreamer.scores.curves import (
     evaluation_result,
     learning_curve,
@@ -56,7 +57,7 @@ def test_no_episodes_no_curve():
 
 
 def test_too_many_bins_are_refused():
-    with pytest.raises(ValueError, match="a: 1000000 frames make more than"):
+    with pytest.raises(ConfigError, match="a: 1000000 frames make more than"):
         learning_curve([run("a", [(1e6, 1)])], 1)
 
 

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 
+from dreamer.options import ConfigError
 from dreamer.scores.averages import averages
 from dreamer.scores.comparison import compare
 from dreamer.scores.figures import SETTINGS, learning_curves, shape
@@ -132,7 +133,7 @@ def test_names_that_are_those_of_other_lines():
 
 def test_too_many_methods_are_refused():
     many = [x for i in range(7) for x in runs(["pong"], f"m{i}")]
-    with pytest.raises(ValueError, match="7 methods, expected at most 6"):
+    with pytest.raises(ConfigError, match="7 methods, expected at most 6"):
         learning_curves(compare(many, ATARI100K))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dreamer.envs.games import GAMES
+from dreamer.options import ConfigError
 from dreamer.scores.comparison import compare, published_average
 from dreamer.scores.published import (
     BENCHMARKS,
@@ -135,5 +136,5 @@ def test_another_window_has_no_published_scores():
 
 def test_game_names():
     assert game_name("james_bond") == "jamesbond"
-    with pytest.raises(ValueError, match=r"'pongg'; did you mean pong\?"):
+    with pytest.raises(ConfigError, match=r"'pongg'; did you mean pong\?"):
         game_name("pongg")

@@ -7,8 +7,9 @@ import os
 import numpy as np
 import pytest
 
-from dreamer.config import load, save
+from dreamer.options import ConfigError
 from dreamer.scores.runs import read, read_file
+from dreamer.settings import load, save
 
 RECORD = {
     "task": "atari_pong",
@@ -122,7 +123,7 @@ def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
     left_out = []
     assert len(read(tmp_path, left_out=left_out)) == 1
     assert left_out == [f"{tmp_path}/lost+found: Permission denied"]
-    with pytest.raises(ValueError, match=r"lost\+found: Permission denied$"):
+    with pytest.raises(ConfigError, match=r"lost\+found: Permission denied$"):
         read(tmp_path / "lost+found")
 
 
@@ -187,7 +188,7 @@ def test_odd_files_are_refused(tmp_path, content, name):
     path.write_bytes(
         gzip.compress(content) if name.endswith("gz") else content
     )
-    with pytest.raises(ValueError, match=r"x\.json"):
+    with pytest.raises(ConfigError, match=r"x\.json"):
         read(path)
 
 
@@ -199,7 +200,7 @@ def test_odd_files_are_refused(tmp_path, content, name):
 def test_damaged_gzip_is_refused(tmp_path, content):
     path = tmp_path / "x.json.gz"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="damaged, or not packed"):
+    with pytest.raises(ConfigError, match="damaged, or not packed"):
         read(path)
 
 
@@ -219,20 +220,20 @@ def test_damaged_gzip_is_refused(tmp_path, content):
 def test_odd_runs_are_refused(tmp_path, name, content, words):
     folder = write_run(tmp_path / "x")
     (folder / name).write_text(content)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ConfigError, match=words):
         read(tmp_path)
 
 
 def test_a_folder_without_settings_is_refused(tmp_path):
     (write_run(tmp_path / "x") / "config.yaml").unlink()
-    with pytest.raises(ValueError, match=r"has scores.jsonl and no config"):
+    with pytest.raises(ConfigError, match=r"has scores.jsonl and no config"):
         read(tmp_path)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="holds no run"):
+    with pytest.raises(ConfigError, match="holds no run"):
         read(tmp_path)
-    with pytest.raises(ValueError, match="no such folder"):
+    with pytest.raises(ConfigError, match="no such folder"):
         read(tmp_path / "none")
 
 

@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from dreamer.config import load
 from dreamer.run import lock
+from dreamer.settings import load
 from dreamer.status import Status
 from dreamer.sweeps.grid import Run
 

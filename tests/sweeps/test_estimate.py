@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dreamer.config import load
 from dreamer.presets import presets
+from dreamer.settings import load
 from dreamer.status import Status
 from dreamer.sweeps import estimate, record, table
 from dreamer.sweeps.estimate import Planned, Speeds

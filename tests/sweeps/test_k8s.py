@@ -7,6 +7,7 @@ import subprocess
 import pytest
 from ruamel.yaml import YAML
 
+from dreamer.options import ConfigError
 from dreamer.sweeps import k8s, record
 from dreamer.sweeps.flags import parse
 from dreamer.sweeps.grid import expand
@@ -197,5 +198,5 @@ def test_runs_are_left_to_a_manifest_while_it_lies_there(tmp_path):
 def test_what_a_manifest_has_to_name(missing):
     at = ASKED.index(f"--{missing}")
     flags = parse([*ASKED[:at], *ASKED[at + 2 :]])[0]
-    with pytest.raises(ValueError, match=f"expected --{missing} "):
+    with pytest.raises(ConfigError, match=f"expected --{missing} "):
         k8s.check(flags)

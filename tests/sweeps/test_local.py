@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import pytest
 
+from dreamer.options import ConfigError
 from dreamer.run.when import StopSignal
 from dreamer.sweeps import local as local_runs
 from dreamer.sweeps import output, record, standing
@@ -170,7 +171,9 @@ def test_a_signal_stops_all_runs_and_starts_no_other(tmp_path):
 def test_a_second_sweep_of_the_folder_is_refused(tmp_path):
     with sweep(tmp_path, 1, "a=waits") as process:
         until(lambda: (tmp_path / "a" / "waits").exists())
-        with pytest.raises(ValueError, match="a sweep is going on") as found:
+        with pytest.raises(
+            ConfigError, match="another sweep is using it"
+        ) as found:
             record.hold(tmp_path)
         assert f"process {process.pid}" in str(found.value)
 
@@ -187,7 +190,7 @@ def test_runs_outlive_a_killed_sweep_and_are_not_started_twice(tmp_path):
         with sweep(tmp_path, 2, *reversed(words)) as second:
             lines = [second.stdout.readline() for _ in range(2)]
             assert lines == [
-                f"{x}: is going on already, left alone\n" for x in "ba"
+                f"{x}: already running here; not started again\n" for x in "ba"
             ]
             assert not starts(tmp_path, "c")
             (tmp_path / "a" / "go").touch()
@@ -303,5 +306,5 @@ def test_a_run_on_another_machine_is_left_out(tmp_path):
     status.write("running")
     code, local, said = work(tmp_path, [make(tmp_path, "a")])
     assert (code, local.left) == (0, ["a"])
-    assert said == ["a: is going on on elsewhere, left alone"]
+    assert said == ["a: already running on elsewhere; not started again"]
     assert not starts(tmp_path, "a")

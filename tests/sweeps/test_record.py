@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from dreamer.config import load, save
 from dreamer.options import ConfigError
+from dreamer.settings import load, save
 from dreamer.sweeps import record
 from dreamer.sweeps.grid import expand
 from dreamer.sweeps.record import Job, Manifest

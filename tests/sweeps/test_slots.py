@@ -2,6 +2,7 @@
 
 import pytest
 
+from dreamer.options import ConfigError
 from dreamer.sweeps import slots
 from dreamer.sweeps.slots import find_gpus, make_slots
 
@@ -41,7 +42,7 @@ def test_gpus_and_their_memory_are_shared_out():
 
 
 def test_more_runs_than_shares_are_refused():
-    with pytest.raises(ValueError, match="--jobs 5: expected at most 4"):
+    with pytest.raises(ConfigError, match="--jobs 5: expected at most 4"):
         make_slots(["0", "1"], 2, 5)
 
 

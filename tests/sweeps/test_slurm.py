@@ -100,7 +100,7 @@ def test_what_is_not_asked_for_is_left_to_the_cluster(tmp_path):
 
 @pytest.mark.parametrize("seconds", ["59", "65536"])
 def test_how_long_a_run_may_take_to_stop(seconds):
-    with pytest.raises(ValueError, match="a whole number from 60 to 65535"):
+    with pytest.raises(ConfigError, match="a whole number from 60 to 65535"):
         flags("--grace", seconds)
 
 
