@@ -535,6 +535,18 @@ def test_refused_before_anything_is_created(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_bug_is_not_taken_for_a_refusal(tmp_path, monkeypatch):
+    """Who starts runs tries again, and who mends it sees where it is."""
+
+    def bug(*arguments, **options):
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr("dreamer.run.state.Agent", bug)
+    with pytest.raises(ValueError, match="operands could not be broadcast"):
+        train.main([*GYM, "--logdir", str(tmp_path / "run")])
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["file", "file/run"])
 def test_a_file_in_the_way_of_the_logdir(name, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
