@@ -65,4 +65,4 @@ def test_help_and_wrong_flags_measure_nothing(monkeypatch, capsys):
     assert "random and best scores" in capsys.readouterr().out
     assert prove_bounds.main(["doors"]) == 2
     said = capsys.readouterr().err
-    assert said == "prove_bounds: unrecognized arguments: doors\n"
+    assert said == "prove_bounds: doors: expected no such argument\n"
