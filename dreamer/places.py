@@ -2,10 +2,10 @@
 
 import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from dreamer.options import ConfigError
+from dreamer.options import ConfigError, one_line
 
 
 def home(text: str) -> Path:
@@ -20,6 +20,29 @@ def home(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("expected a path, and it is empty")
     return Path(os.path.expanduser(text))
+
+
+def walk(
+    top: Path, marker: str, closed: dict[str, str]
+) -> Iterator[tuple[Path, list[str]]]:
+    """A folder and those below it, in order, with the names of their files.
+
+    Args:
+      top: Folder to begin with.
+      marker: Name of a file; nothing below a folder that has it is looked at.
+      closed: Dict that gets the reason, by path, for each folder that cannot
+        be looked into, such as a disk's lost+found.
+    """
+
+    def note(error: OSError) -> None:
+        reason = f"{error.filename}: {error.strerror}"
+        closed[error.filename] = one_line(reason)
+
+    for place, inside, names in os.walk(top, onerror=note):
+        if marker in names:
+            inside.clear()
+        inside.sort()
+        yield Path(place), names
 
 
 def given(dirs: Iterable[Path], logdirs: Iterable[Path] | None) -> list[Path]:

@@ -16,7 +16,7 @@ from dreamer.options import ConfigError, one_line
 from dreamer.pages.index import INDEX, entry, index
 from dreamer.pages.page import write_page
 from dreamer.pages.read import CONFIG, read
-from dreamer.places import given, home
+from dreamer.places import given, home, walk
 from dreamer.whole import write_whole
 
 PROGRAM = "dreamer.report"
@@ -79,21 +79,13 @@ def find(folder: Path) -> tuple[list[Path], dict[str, str]]:
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder")
-    found, closed = [], {}
-
-    def note(error: OSError) -> None:
-        place = os.path.relpath(error.filename, folder)
-        closed[place] = one_line(f"{error.filename}: {error.strerror}")
-
-    for place, inside, names in os.walk(folder, onerror=note):
-        if CONFIG in names:
-            found.append(Path(place))
-            inside.clear()  # checkpoints, replay and videos
-        inside.sort()
+    closed: dict[str, str] = {}
+    places = walk(folder, CONFIG, closed)
+    found = [place for place, names in places if CONFIG in names]
     if not found:
         none = f"{folder}: holds no run, expected {CONFIG} in it"
         raise ConfigError(next(iter(closed.values()), none))
-    return found, closed
+    return found, {os.path.relpath(x, folder): y for x, y in closed.items()}
 
 
 def _write(

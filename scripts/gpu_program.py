@@ -112,7 +112,7 @@ def compile_update(config: Config) -> tuple[jax.stages.Compiled, int]:
         batch, key = jax.eval_shape(
             lambda: (random_batch(agent, config), jax.random.key(0))
         )
-        shapes = (agent.state_shapes(), batch, key)
+        shapes = (agent.state_shapes, batch, key)
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
             shapes,

@@ -77,7 +77,7 @@ def make_agent(fixture: Fixture) -> Agent:
 def make_state(agent: Agent, fixture: Fixture) -> TrainState:
     """The fixture's starting values, every tensor named exactly once."""
     given = fixture.under("params")
-    shapes = agent.state_shapes()
+    shapes = agent.state_shapes
     params = jax.tree.map(lambda x: None, shapes.params)
     slow = jax.tree.map(lambda x: None, shapes.slow_critic)
     for name, value in given.items():

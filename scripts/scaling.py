@@ -70,7 +70,7 @@ def exchanged(config: Config, devices: int) -> None:
     for name, fsdp in (("data", False), ("fsdp", True)):
         layout = Layout(jax.devices()[:devices], fsdp)
         agent = agent_for(config, np.dtype(np.float32), layout)
-        shapes = agent.state_shapes()
+        shapes = agent.state_shapes
         batch = jax.eval_shape(lambda agent=agent: random_batch(agent, config))
         key = jax.eval_shape(lambda: jax.random.key(0))
         compiled = agent.update.lower(shapes, batch, key).compile()
@@ -87,7 +87,7 @@ def exchanged(config: Config, devices: int) -> None:
 def on_paper(config: Config) -> None:
     """Prints the time of an update on 1, 8 and 64 GPUs at best."""
     agent = agent_for(config, np.dtype(np.float32))
-    shapes = agent.state_shapes()
+    shapes = agent.state_shapes
     batch = jax.eval_shape(lambda: random_batch(agent, config))
     key = jax.eval_shape(lambda: jax.random.key(0))
     flops = count_flops(agent.update, shapes, batch, key)

@@ -90,7 +90,7 @@ def compared():
         agent = made(parity.Fixture({}, dict(config), {}))
         agent.update = stand_in(agent.update)
         agent.policy = stand_in(agent.policy)
-        shapes = agent.state_shapes()
+        shapes = agent.state_shapes
         agent.init = lambda seed: jax.tree.map(
             lambda x: np.zeros(x.shape, x.dtype), shapes
         )

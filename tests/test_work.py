@@ -42,7 +42,7 @@ KERNELS = 4760
 def shapes(size, dtype=np.float32):
     config = load(["--configs", "atari100k", size, "--logdir", "unused"])
     agent = bench_agent.agent_for(config, np.dtype(dtype))
-    state = agent.state_shapes()
+    state = agent.state_shapes
     batch = jax.eval_shape(lambda: bench_agent.random_batch(agent, config))
     return agent, state, batch
 

@@ -161,7 +161,7 @@ class Agent:
     def init(self, seed: int) -> TrainState:
         """Fresh parameters; the slow critic starts as a copy of the critic."""
         params = nnx.to_pure_dict(nnx.state(self.build(Init(seed))))
-        kept = self.layout.shardings(self.state_shapes())
+        kept = self.layout.shardings(self.state_shapes)
         params = self.layout.place(params)
         return jax.jit(self.state_from, out_shardings=kept)(params)
 
@@ -169,13 +169,14 @@ class Agent:
         """A state of host arrays, such as a saved one, on the devices."""
         return self.layout.place(state)
 
+    @functools.cached_property
     def state_shapes(self) -> TrainState:
         """What `init` gives, as jax.ShapeDtypeStruct; draws no values."""
         return jax.eval_shape(self.state_from, self._param_shapes)
 
     def _compiled_update(self) -> Callable:
         """`_update` as one program, of one device or of all in the layout."""
-        kept = self.layout.shardings(self.state_shapes())
+        kept = self.layout.shardings(self.state_shapes)
         shardings = kept, self.layout.batch_sharded, self.layout.replicated
         return jax.jit(
             self._update,

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dreamer.spaces import FLAGS
-
 Spec = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 """Name -> (shape, dtype) of what one environment yields in one step."""
 
@@ -44,7 +42,7 @@ def check_specs(fields: Spec, latents: Spec) -> None:
     Raises:
       ValueError: A flag is missing, or a name is in both.
     """
-    for name in FLAGS[:2]:  # which `Replay.gather` sets
+    for name in ("is_first", "is_last"):  # which `Replay.gather` sets
         shape, dtype = fields.get(name, (None, None))
         if shape != () or np.dtype(dtype) != np.bool_:
             raise ValueError(f"replay field {name} must be a scalar bool")

@@ -54,13 +54,18 @@ def check(logdir: Path) -> None:
         os.close(file)
 
 
-def acquire(logdir: Path) -> "Lock":
+def acquire(logdir: Path, what: str = "run") -> "Lock":
     """Takes the lock, and makes folder and file if need be.
 
     Of processes that do this at once, exactly one succeeds.
 
+    Args:
+      logdir: folder of a run, or of something else that is done once at a
+        time.
+      what: word for that.
+
     Raises:
-      ConfigError: another run has it; in a line that says which.
+      ConfigError: another one has it; in a line that says which.
       OSError: the file cannot be written.
     """
     logdir.mkdir(parents=True, exist_ok=True)
@@ -68,7 +73,7 @@ def acquire(logdir: Path) -> "Lock":
     file = os.open(logdir / FILE, os.O_RDWR | os.O_CREAT, 0o666)
     lock = Lock(file)
     try:
-        lock.warning = _wait_for_lock(logdir, file)
+        lock.warning = _wait_for_lock(logdir, file, what)
         owner = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -117,19 +122,19 @@ def _try_lock(file: int, kind: int) -> bool:
     return True
 
 
-def _wait_for_lock(logdir: Path, file: int) -> str | None:
+def _wait_for_lock(logdir: Path, file: int, what: str) -> str | None:
     """Locks the file, or returns a warning that it is not possible."""
     end = time.monotonic() + PATIENCE
     try:
         while not _try_lock(file, fcntl.LOCK_EX):
             if time.monotonic() > end:
-                raise _taken(logdir)
+                raise _taken(logdir, what)
             time.sleep(0.02)
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
         if _seems_alive(logdir):
-            raise _taken(logdir) from None
+            raise _taken(logdir, what) from None
         return (
             f"logdir={logdir}: this file system has no locks"
             f" ({error.strerror}); take care that no other run uses it"
@@ -161,7 +166,7 @@ def process_lives(pid: int) -> bool:
     return True
 
 
-def _taken(logdir: Path) -> ConfigError:
+def _taken(logdir: Path, what: str = "run") -> ConfigError:
     """What to tell a second run. The first may be just writing its line."""
     who = ""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -171,6 +176,6 @@ def _taken(logdir: Path) -> ConfigError:
             f" since {owner['since']})"
         )
     return ConfigError(
-        f"logdir={logdir}: another run is using it{who}; stop that or use"
+        f"logdir={logdir}: another {what} is using it{who}; stop that or use"
         " another logdir"
     )

@@ -96,7 +96,7 @@ def _policy(snapshot: Snapshot, home: Path, mode: str, seed: int) -> "Policy":
         dtype=dtype,
         context=config.replay_context,
     )
-    shapes = agent.state_shapes()
+    shapes = agent.state_shapes
     like = {"params": shapes.params, "updates": shapes.updates}
     part = archive.read_part(snapshot.path, snapshot.meta, like)
     return Policy(

@@ -154,7 +154,7 @@ class Run:
         if self.peers.any(bool(self._checkpoints.complete))[0]:
             # Shapes alone, so that the device holds one state, not two.
             state, arrays, counters = self._checkpoints.restore(
-                self._agent.state_shapes(),
+                self._agent.state_shapes,
                 self._replay,
                 self._agent.place,
                 self.peers,

@@ -10,7 +10,7 @@ import json
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,15 +97,7 @@ def results(
     task = "" if cut else conditions.task
     return {
         "format": FORMAT,
-        "task": conditions.task,
-        "checkpoint": conditions.checkpoint,
-        "frames": conditions.frames,
-        "updates": conditions.updates,
-        "mode": conditions.mode,
-        "seed": conditions.seed,
-        "envs": conditions.envs,
-        "length": conditions.length,
-        "settings": dict(conditions.settings),
+        **asdict(conditions),
         "episodes": rows,
         "cut_short": len(cut),
         **summary([x["score"] for x in episodes], task),

@@ -5,7 +5,6 @@ another one that writes them in the same form, or a record in a file of the
 authors, see `files.py`. Read next: `curves.py`.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dreamer.options import ConfigError, cut, one_line, shown
+from dreamer.places import walk
 from dreamer.presets import layers, presets
 from dreamer.scores.evaluation_file import read_evaluation
 from dreamer.scores.files import read_lines, read_records
@@ -115,21 +115,15 @@ def _none(path: Path, reasons: Sequence[str]) -> str:
 def _find(top: Path) -> tuple[list[Path], list[Path], list[str]]:
     """Folders of runs, and files of records, below a folder.
 
-    The third: why folders cannot be looked into, such as a disk's lost+found.
+    The third: why folders cannot be looked into.
     """
-    folders, files, closed = [], [], []
-
-    def note(error: OSError) -> None:
-        closed.append(one_line(f"{error.filename}: {error.strerror}"))
-
-    for place, inside, names in os.walk(top, onerror=note):
+    folders, files, closed = [], [], {}
+    for place, names in walk(top, SCORES, closed):
         if SCORES in names:
-            folders.append(Path(place))
-            inside.clear()  # checkpoints and replay
-            continue
-        inside.sort()
-        files += [Path(place, x) for x in names if x.endswith(".json.gz")]
-    return folders, sorted(files), closed
+            folders.append(place)
+        else:
+            files += [place / x for x in names if x.endswith(".json.gz")]
+    return folders, sorted(files), list(closed.values())
 
 
 def read_folder(folder: Path, label: str = "", other: str = "") -> Run:

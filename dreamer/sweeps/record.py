@@ -173,8 +173,4 @@ def hold(folder: Path) -> lock.Lock:
       ConfigError: another one has it; in a line that says which.
       OSError: it cannot be written.
     """
-    try:
-        return lock.acquire(folder)
-    except ConfigError as error:
-        line = str(error).replace("another run", "another sweep")
-        raise ConfigError(line) from None
+    return lock.acquire(folder, "sweep")

@@ -230,7 +230,7 @@ def test_slow_critic_starts_as_a_copy_and_follows_at_its_rate(walker):
 
 def test_latents_are_as_declared(mixed, walker):
     for agent in (mixed, walker):
-        state = agent.state_shapes()
+        state = agent.state_shapes
         batch = tiny_batch(agent, 2, 4)
         _, latents, _ = jax.eval_shape(agent.update, state, batch, KEY)
         assert latents.keys() == agent.latents.keys()
@@ -282,7 +282,7 @@ def test_context_is_split_from_what_is_trained(context):
 @pytest.mark.parametrize("action", [BUTTONS, JOINTS])
 def test_shapes_hold_for_every_kind_of_space(action, context):
     agent = tiny_agent(MIXED, action, context=context, dtype=jnp.bfloat16)
-    state = agent.state_shapes()
+    state = agent.state_shapes
     batch = tiny_batch(agent, 2, 5)
     new, latents, metrics = jax.eval_shape(agent.update, state, batch, KEY)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), new) == jax.tree.map(
@@ -448,7 +448,7 @@ def test_shapes_are_those_of_what_init_gives_and_draw_nothing(monkeypatch):
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), agent.init(0)
     )
     monkeypatch.setattr(agent, "build", None)
-    assert agent.state_shapes() == shapes
+    assert agent.state_shapes == shapes
 
 
 def test_init_by_seed():
