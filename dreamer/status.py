@@ -120,6 +120,15 @@ def read(logdir: Path) -> dict[str, Any] | None:
         with (logdir / FILE).open("rb") as file:
             values = json.loads(file.read(LARGEST))
         silent = time.time() - float(values["time"])
-        return {**values, "silent": silent} if values["state"] else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        if not (math.isfinite(silent) and values["state"]):
+            return None
+        return {**values, "silent": silent}
+    except (
+        OSError,
+        ValueError,
+        OverflowError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ):
         return None

@@ -68,7 +68,17 @@ def test_a_run_outlives_a_folder_that_cannot_be_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "{}", '{"state": "done"}', "[" * 100_000]
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"state": "done"}',
+        '{"state": "done", "time": NaN}',
+        '{"state": "done", "time": 1' + "0" * 400 + "}",
+        "[" * 100_000,
+    ],
 )
 def test_damage_reads_as_nothing(tmp_path, content):
     (tmp_path / status.FILE).write_text(content)
