@@ -1,8 +1,9 @@
 """Keeps the small files of finished runs, and draws them from those alone.
 
 Of each run: scores.jsonl as it is, config.yaml without the place of the run,
-the files of its evaluations, and versions.json, which says what it was trained
-with and on, but not where. Read first: reproduce.py.
+the files of its evaluations, the agent if that is small, and versions.json,
+which says what it was trained with and on, but not where. Read first:
+reproduce.py.
 """
 
 import contextlib
@@ -19,12 +20,15 @@ from prove import PROOFS
 
 from dreamer import plot, status
 from dreamer.config import Config
+from dreamer.export import export
 from dreamer.options import ConfigError
 from dreamer.scores.evaluation_file import read_evaluation
 from dreamer.settings import load, to_yaml
 
 CONFIG, SCORES, VERSIONS = "config.yaml", "scores.jsonl", "versions.json"
 STARTS = "starts.jsonl"
+AGENT = "agent"
+LARGEST = 5_000_000  # bytes of an agent that is kept
 # Of a start: no paths, hosts or jobs, which are nobody's business.
 FIELDS = (
     "time",
@@ -121,15 +125,28 @@ def keep(run: Path, target: Path, benchmark: str) -> bool:
         SCORES: (run / SCORES).read_bytes(),
         VERSIONS: starts.encode(),
         **{x.name: x.read_bytes() for x in _evals(run)},
+        **_agent(run),
     }
-    target.mkdir(parents=True, exist_ok=True)
-    old = {x.name: x.read_bytes() for x in target.iterdir() if x.is_file()}
-    for name in old.keys() - files.keys():
+    names = {x.name for x in target.glob("*") if x.is_file()} - files.keys()
+    for name in names:
         (target / name).unlink()  # evaluations of an earlier run
+    fresh = bool(names)
     for name, content in files.items():
-        if old.get(name) != content:
-            (target / name).write_bytes(content)
-    return old != files
+        path = target / name
+        if not path.is_file() or path.read_bytes() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            fresh = True
+    return fresh
+
+
+def _agent(run: Path) -> dict[str, bytes]:
+    """The agent's files by their names, if they are small enough."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / AGENT
+        if export(run, place) > LARGEST:
+            return {}
+        return {f"{AGENT}/{x.name}": x.read_bytes() for x in place.iterdir()}
 
 
 def versions(path: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 JAX = re.compile(r"(jax|jaxlib|flax|optax|chex|orbax)(\.|$)")
 PARTS = ("agent", "envs", "replay")
 ENTRY_POINTS = {
-    f"dreamer.{x}" for x in ("train", "evaluate", "plot", "report", "sweep")
+    f"dreamer.{x}"
+    for x in ("train", "evaluate", "export", "plot", "report", "sweep")
 }
 # The one exception: the names of the games, to check a task by.
 PURE = {"dreamer.envs.games"}

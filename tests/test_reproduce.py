@@ -2,14 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from dreamer.settings import load, save
+from dreamer.replay.files import spec_of, write_arrays
+from dreamer.run import archive
+from dreamer.settings import load, save, to_yaml
 from dreamer.status import Status
 from tests.refusals import files, outcome
 
@@ -33,11 +37,36 @@ START = {
 }
 
 
-def write_run(folder, flags, scores=(1.0, 3.0), state="done", steps=110_000):
-    """A finished run that has been evaluated, without a checkpoint's files."""
-    (folder / "ckpt" / str(steps)).mkdir(parents=True)
-    (folder / "replay").mkdir()
+def write_checkpoint(path, config, weights):
+    """What `collect` looks at: parameters, and what is left behind."""
+    path.mkdir(parents=True)
+    arrays = {
+        "params/kernel": np.zeros(weights, np.float32),
+        "opt_state/mu/kernel": np.zeros(weights, np.float32),
+        "updates": np.int32(7),
+    }
+    crc32 = write_arrays(archive.file_of(path, "state"), arrays)
+    meta = {
+        "counters": {"policy_steps": int(path.name)},
+        "config": to_yaml(config),
+        "replay": {},
+        "files": {"state": archive.entry(spec_of(arrays), crc32)},
+    }
+    archive.write_meta(path, meta)
+
+
+def write_run(
+    folder,
+    flags,
+    scores=(1.0, 3.0),
+    state="done",
+    steps=110_000,
+    weights=10,
+):
+    """A finished run that has been evaluated, with an agent of few weights."""
+    (folder / "replay").mkdir(parents=True)
     config = load([*flags.split(), "--logdir", str(folder)])
+    write_checkpoint(folder / "ckpt" / str(steps), config, weights)
     save(config, folder / "config.yaml")
     Status(folder, config.run.steps, 0).write(state, policy_steps=steps)
     with (folder / "scores.jsonl").open("w") as file:
@@ -92,9 +121,10 @@ def test_what_is_kept_says_nothing_about_where_it_was(tmp_path, capsys):
         "scores.jsonl",
         "eval-110000-sample.json",
         "versions.json",
+        "agent",
     }
     for path, content in files(kept).items():
-        if content is not None and path.suffix != ".png":
+        if content is not None and path.suffix not in (".png", ".arrays"):
             for word in (str(tmp_path), "somebody", "somewhere"):
                 assert word not in content.decode(), path
     run = tmp_path / "runs" / "atari100k_pong-1"
@@ -105,6 +135,29 @@ def test_what_is_kept_says_nothing_about_where_it_was(tmp_path, capsys):
     again = load(["--configs", str(config), *same])
     assert again == load(["--configs", str(run / "config.yaml"), *same])
     assert "\nRuns: 2\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("weights", "kept"), [(1_200_000, 1), (1_300_000, 0)])
+def test_an_agent_is_kept_if_it_is_small(tmp_path, weights, kept):
+    flags = "--configs atari100k size12m"
+    run = write_run(tmp_path / "run", flags, weights=weights)
+    target = tmp_path / "kept"
+    assert collect.keep(run, target, "atari100k")
+    assert not collect.keep(run, target, "atari100k")
+    assert (target / "agent").exists() == bool(kept)
+    if kept:
+        assert not {"opt_state"} & {*names_in(target / "agent")}
+        (target / "agent" / "state.arrays").write_bytes(b"damaged")
+        assert collect.keep(run, target, "atari100k")
+        assert {*names_in(target / "agent")} == {"params", "updates"}
+
+
+def names_in(agent):
+    meta = archive.read_meta(agent)
+    arrays = archive.read_fields(
+        agent, meta, {"params", "updates", "opt_state"}
+    )
+    return [name.split("/")[0] for name in arrays]
 
 
 def test_versions_of_later_starts_are_what_changed(tmp_path):
@@ -240,7 +293,7 @@ def test_only_agents_that_have_not_played_do(tmp_path, started, capsys):
     for run in runs[1:]:
         next(run.glob("eval*.json")).unlink()
     Status(runs[3], 110_000, 0).write("running")
-    (runs[3] / "ckpt" / "110000").rmdir()
+    shutil.rmtree(runs[3] / "ckpt")
     commands, codes = started
     codes += [0, 1, 0]  # the sweep's, and those of two evaluations
     kept = ["--results", str(tmp_path / "kept")]

@@ -19,7 +19,7 @@ Next: ../replay/files.py for the files of arrays.
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,13 +146,28 @@ def read_part(
       Damaged: the file of the train state is not as it was written.
       ConfigError: it has other arrays than `like`.
     """
-    spec, crc32 = _entry(path, meta, "state")
-    wanted = leaves(like)
-    saved = {k: x for k, x in spec.items() if k.split("/")[0] in like}
-    _check_sizes(path, saved, files.spec_of(wanted))
-    name = file_of(path, "state")
-    arrays = files.read_arrays(name, spec, crc32, wanted)
+    spec, _ = _entry(path, meta, "state")
+    saved = {name: spec[name] for name in _of_fields(spec, like)}
+    _check_sizes(path, saved, files.spec_of(leaves(like)))
+    arrays = read_fields(path, meta, like)
     return jax.tree.unflatten(jax.tree.structure(like), arrays.values())
+
+
+def read_fields(
+    path: Path, meta: dict[str, Any], fields: Container[str]
+) -> dict[str, np.ndarray]:
+    """Some fields of the train state by the names of their arrays.
+
+    Raises:
+      Damaged: the file of the train state is not as it was written.
+    """
+    spec, crc32 = _entry(path, meta, "state")
+    name = file_of(path, "state")
+    return files.read_arrays(name, spec, crc32, _of_fields(spec, fields))
+
+
+def _of_fields(spec: Spec, fields: Container[str]) -> list[str]:
+    return [name for name in spec if name.split("/")[0] in fields]
 
 
 def _entry(path: Path, meta: dict[str, Any], owner: str) -> tuple[Spec, Any]:

@@ -29,11 +29,11 @@ from dreamer.envs.make import make_env
 from dreamer.envs.vector import Envs
 from dreamer.envs.watched import make_watched
 from dreamer.options import ConfigError
-from dreamer.replay import Damaged
 from dreamer.run import archive
 from dreamer.run.device import select_device
-from dreamer.run.snapshot import Snapshot, locate, read
+from dreamer.run.snapshot import Snapshot, look_at
 
+NEEDED = ("params", "updates")  # fields of the train state
 MODES = ("sample", "argmax")
 LENGTH = 108_000  # policy steps of an episode that nothing else ends
 # Goes into every seed here and into none of training's, so that no episode
@@ -67,21 +67,8 @@ def load(
     if mode not in MODES:
         raise ConfigError(f"mode={mode}: expected one of {', '.join(MODES)}")
     place = Path(path).expanduser()
-    while True:
-        path, home = locate(place, checkpoint)
-        try:
-            snapshot = read(path, home, settings or {})
-            if checkpoint not in (None, snapshot.policy_steps):
-                raise ConfigError(
-                    f"checkpoint={checkpoint}: {path} is the one of policy"
-                    f" step {snapshot.policy_steps}"
-                )
-            return _policy(snapshot, home, mode, seed)
-        except Damaged as error:
-            # A run that goes on replaces its checkpoints: look again then.
-            if path.exists():
-                hint = "" if path == place else "; --checkpoint takes another"
-                raise ConfigError(f"{error}{hint}") from None
+    made = partial(_policy, mode=mode, seed=seed)
+    return look_at(place, checkpoint, settings or {}, made)
 
 
 def _policy(snapshot: Snapshot, home: Path, mode: str, seed: int) -> "Policy":
@@ -96,8 +83,7 @@ def _policy(snapshot: Snapshot, home: Path, mode: str, seed: int) -> "Policy":
         dtype=dtype,
         context=config.replay_context,
     )
-    shapes = agent.state_shapes
-    like = {"params": shapes.params, "updates": shapes.updates}
+    like = {name: getattr(agent.state_shapes, name) for name in NEEDED}
     part = archive.read_part(snapshot.path, snapshot.meta, like)
     return Policy(
         agent,

@@ -2,13 +2,14 @@
 
 Nothing is written and nothing is locked, so that a run may go on meanwhile;
 then a checkpoint may be replaced by a newer one while it is read. Next:
-policy.py, which acts with it; archive.py for what is in it.
+policy.py, which acts with it, and ../export.py, which gives it away;
+archive.py for what is in it.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dreamer.checks import check_flags
 from dreamer.config import Config
@@ -18,6 +19,7 @@ from dreamer.run import archive
 from dreamer.run.shelf import folder_of, saved_steps
 from dreamer.settings import from_yaml
 
+Result = TypeVar("Result")
 META, CONFIG = "meta.json", "config.yaml"
 # What may differ from the run: where it acts, and on what it computes.
 CHANGEABLE = ("env.", "jax.", "run.env_")
@@ -36,14 +38,51 @@ class Snapshot:
     Attributes:
       path: folder of the checkpoint.
       meta: contents of its `META`, see archive.py.
-      config: settings of the run, but for what was to be changed.
+      settings: those of the run, as the text of a config.yaml.
+      config: the same, but for what was to be changed.
       policy_steps: number of the run's policy steps when it was saved.
     """
 
     path: Path
     meta: dict[str, Any]
+    settings: str
     config: Config
     policy_steps: int
+
+
+def look_at(
+    place: Path,
+    policy_steps: int | None,
+    changes: Mapping[str, Any],
+    use: Callable[[Snapshot, Path], Result],
+) -> Result:
+    """What `use` makes of a checkpoint.
+
+    Args:
+      place: a logdir, or the folder of one checkpoint.
+      policy_steps: number that names a checkpoint; None for the newest.
+      changes: settings by key that replace the run's.
+      use: is given the checkpoint and the folder for what becomes of it. A
+        run that goes on may replace the checkpoint meanwhile: then it is
+        called again, with a newer one.
+
+    Raises:
+      ConfigError: there is none, or it is not as it was written. One line.
+    """
+    while True:
+        path, home = locate(place, policy_steps)
+        try:
+            snapshot = read(path, home, changes)
+            if policy_steps not in (None, snapshot.policy_steps):
+                raise ConfigError(
+                    f"checkpoint={policy_steps}: {path} is the one of policy"
+                    f" step {snapshot.policy_steps}"
+                )
+            return use(snapshot, home)
+        except Damaged as error:
+            if path.exists():
+                hint = "" if path == place else "; --checkpoint takes another"
+                raise ConfigError(f"{error}{hint}") from None
 
 
 def locate(place: Path, policy_steps: int | None) -> tuple[Path, Path]:
@@ -117,7 +156,7 @@ def read(path: Path, logdir: Path, changes: Mapping[str, Any]) -> Snapshot:
     usual = {**USUAL, "logdir": str(logdir)}
     check_flags(changes, from_yaml(text, name, usual))
     config = from_yaml(text, name, {**usual, **changes})
-    return Snapshot(path, meta, config, policy_steps)
+    return Snapshot(path, meta, text, config, policy_steps)
 
 
 def _every(logdir: Path) -> str:

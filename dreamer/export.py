@@ -1,0 +1,123 @@
+"""Makes an agent small enough to give away: `python -m dreamer.export`.
+
+Of a checkpoint it keeps what acting needs, the parameters and the run's
+settings; optimiser, replay and the state of environments stay behind. What it
+writes is a checkpoint like any other to whatever plays one: run/policy.py,
+which is what to read next.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from dreamer.command import Parser, whole_number
+from dreamer.config import Config
+from dreamer.options import ConfigError, one_line
+from dreamer.places import home
+from dreamer.replay import files
+from dreamer.run import archive
+from dreamer.run.policy import NEEDED
+from dreamer.run.snapshot import Snapshot, look_at
+from dreamer.settings import from_yaml, to_yaml
+
+PROGRAM = "dreamer.export"
+DESCRIPTION = """\
+Writes the agent of a checkpoint to a new folder: its parameters and settings,
+without what only training needs, and without any path of this machine. The
+folder can be copied anywhere and played:
+
+    python -m dreamer.export --logdir ~/logdir/pong --out pong-agent
+    python -m dreamer.evaluate --logdir pong-agent --video 1
+
+The run itself is left alone and may go on meanwhile.
+"""
+FAILED, REFUSED = 1, 2  # exit codes, beside 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line and returns the exit code."""
+    try:
+        flags = parse(argv)
+        size = export(flags.logdir, flags.out, flags.checkpoint)
+    except ConfigError as error:
+        return _say(str(error), REFUSED)
+    except OSError as error:
+        return _say(str(error), FAILED)
+    print(f"Written: {flags.out} ({size / 1e6:.1f} MB)")
+    return 0
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The flags.
+
+    Raises:
+      ConfigError: one is wrong.
+    """
+    parser = Parser(PROGRAM, DESCRIPTION)
+    add = parser.add_argument
+    about = "a run's folder, or that of one checkpoint"
+    add("--logdir", metavar="DIR", type=home, required=True, help=about)
+    about = "folder for the agent, which must not be there yet"
+    add("--out", metavar="FOLDER", type=home, required=True, help=about)
+    about = "its policy steps (default: newest)"
+    number = whole_number(0, 10**18)
+    add("--checkpoint", metavar="N", type=number, help=about)
+    return parser.parse_args(argv)
+
+
+def export(logdir: Path, out: Path, checkpoint: int | None = None) -> int:
+    """Writes the agent of a checkpoint to a folder, as a whole or not at all.
+
+    Args:
+      logdir: of a run, which may be in use, or the folder of a checkpoint.
+      out: folder that is not there yet.
+      checkpoint: policy steps of the one wanted; the newest by default.
+
+    Returns:
+      Bytes written.
+
+    Raises:
+      ConfigError: one line. There is no such checkpoint, or something is
+        where the folder is to be.
+      OSError: it cannot be written.
+    """
+    if out.exists() or out.is_symlink():
+        raise ConfigError(
+            f"--out {out}: is there already, expected a new name"
+        )
+    return look_at(logdir, checkpoint, {}, partial(_write, out=out))
+
+
+def _write(snapshot: Snapshot, home: Path, out: Path) -> int:
+    arrays = archive.read_fields(snapshot.path, snapshot.meta, NEEDED)
+    spec = files.spec_of(arrays)
+    # Where the run was is nobody's business.
+    changes = {"logdir": Config().logdir}
+    config = from_yaml(snapshot.settings, str(snapshot.path), changes)
+    out.mkdir(parents=True)
+    try:
+        crc32 = files.write_arrays(archive.file_of(out, "state"), arrays)
+        meta = {
+            "counters": {"policy_steps": snapshot.policy_steps},
+            "config": to_yaml(config),
+            "replay": {},
+            "files": {"state": archive.entry(spec, crc32)},
+        }
+        archive.write_meta(out, meta)  # makes a checkpoint of the folder
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+    return sum(x.stat().st_size for x in out.iterdir())
+
+
+def _say(message: str, code: int) -> int:
+    line = one_line(" ".join(message.split()))
+    print(f"{PROGRAM}: {line}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
