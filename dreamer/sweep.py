@@ -16,17 +16,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from dreamer.options import ConfigError, cut, did_you_mean, one_line
 from dreamer.run.ticker import Ticker
 from dreamer.run.when import StopSignal, Timer
-from dreamer.sweeps import k8s, output, record, slurm, table, trial
+from dreamer.streams import lossy
+from dreamer.sweeps import k8s, output, record, slots, slurm, table, trial
 from dreamer.sweeps.estimate import Planned, Speeds, existing
 from dreamer.sweeps.flags import PROGRAM, parse
 from dreamer.sweeps.grid import Run, expand, planned_run
 from dreamer.sweeps.local import INTERRUPTED, REFUSED, RETRIES, Local
 from dreamer.sweeps.record import Record
-from dreamer.sweeps.slots import Slot, find_gpus, make_slots
+from dreamer.sweeps.slots import Slot
 from dreamer.sweeps.standing import (
     DONE,
     FAILED,
@@ -72,11 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return REFUSED
 
 
+def program() -> NoReturn:
+    """The command: as `main`, where output that cannot go is lost."""
+    sys.stdout, sys.stderr = lossy(sys.stdout), lossy(sys.stderr)
+    sys.exit(main())
+
+
 def launch(argv: Sequence[str]) -> int:
     """Plans a sweep, says so, and gives it to its launcher.
 
     Returns:
-      Exit code: 0; 1 if runs failed, 75 if it was told to stop.
+      Exit code: 0; 1 if runs failed, 75 if it was told to stop or other
+      machines have some of them.
     """
     sweep = prepare(argv)
     found = record.read(sweep.folder)
@@ -125,13 +134,11 @@ def prepare(argv: Sequence[str]) -> Sweep:
     runs = expand(entries, changes, folder)
     record.check(record.read(folder), runs)
     trial.check(runs, flags.launcher)
-    slots = []
+    shares = []
     if flags.launcher == "local":
-        gpus = flags.gpus.split(",") if flags.gpus else find_gpus()
-        if runs[0].config.jax.platform in ("cpu", "tpu"):
-            gpus = []
-        slots = make_slots(gpus, flags.per_gpu or 1, flags.jobs)
-    return Sweep(flags, folder, runs, slots)
+        platforms = {run.config.jax.platform for run in runs}
+        shares = slots.asked_for(flags, platforms)
+    return Sweep(flags, folder, runs, shares)
 
 
 def _check_folder(folder: Path) -> None:
@@ -167,9 +174,9 @@ def describe(
     sweep: Sweep, found: Record, planned: Sequence[Planned]
 ) -> list[str]:
     """The plan."""
-    flags, slots = sweep.flags, sweep.slots
+    flags = sweep.flags
     accelerated = (
-        any(slot.env for slot in slots)
+        any(slot.env for slot in sweep.slots)
         or "gpu" in (flags.gres or "")
         or (flags.launcher == "k8s" and flags.gpu_count != 0)
     )
@@ -177,7 +184,7 @@ def describe(
         planned,
         Speeds(found, flags.hours),
         sweep.folder,
-        at_a_time=len(slots) or flags.concurrent,
+        at_a_time=len(sweep.slots) or flags.concurrent,
         per_gpu=(flags.per_gpu or 1) if accelerated else None,
         one_machine=flags.launcher == "local",
     )
@@ -188,7 +195,7 @@ def start(sweep: Sweep, found: Record, runs: Sequence[Run]) -> int:
     retries = sweep.flags.retries
     retries = RETRIES if retries is None else retries
     line = Timer(EVERY)
-    redrawn = sys.stdout.isatty()
+    redrawn = sys.stdout is not None and sys.stdout.isatty()
     with StopSignal() as stop, Ticker() as ticker:
         local = Local(runs, found, sweep.slots, retries, ticker.print)
 
@@ -199,9 +206,14 @@ def start(sweep: Sweep, found: Record, runs: Sequence[Run]) -> int:
         code = local.work(stop, show)
     for name, reason in local.failed.items():
         print(f"{PROGRAM}: {name}: {reason}", file=sys.stderr)
-    words = "Interrupted; the same command goes on"
-    done = f"Everything is in {sweep.folder}"
-    print(words if code == INTERRUPTED else done)
+    words = f"Everything is in {sweep.folder}"
+    if local.left:
+        count = len(local.left)
+        words = f"{count} runs are left to other machines; the same command"
+        words += " looks again"
+    if local.active or local.waiting:
+        words = "Interrupted; the same command goes on"
+    print(words)
     return code
 
 
@@ -292,4 +304,4 @@ def become(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

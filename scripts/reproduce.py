@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
         flags, more = parse(argv)
         logdir, results = folders(flags)
         code = 0 if flags.collect else train(flags, more, logdir)
-        if code not in (0, FAILED):
+        if code not in (0, FAILED) or "--dry-run" in more:
             return code
         if not flags.collect and flags.benchmark != PROOF:
             code = max(code, evaluate(logdir, flags.episodes))
@@ -169,7 +169,7 @@ def evaluate(logdir: Path, episodes: int) -> int:
         command = ["-m", "dreamer.evaluate", "--logdir", str(folder)]
         log = folder.with_name(f"{folder.name}.log")
         ended = run([*command, "--episodes", str(episodes)], log)
-        if ended not in (0, FAILED, REFUSED):
+        if ended == INTERRUPTED:
             return INTERRUPTED
         if ended:
             print(f"{folder.name}: dreamer.evaluate failed: {log} says why")
@@ -178,10 +178,11 @@ def evaluate(logdir: Path, episodes: int) -> int:
 
 
 def run(arguments: Sequence[str], log: Path | None = None) -> int:
-    """A program of the project; its exit code, 75 if a signal ended it.
+    """A program of the project; its exit code, 75 if it was told to stop.
 
     SIGTERM is handed on. Ctrl-C comes to both from the terminal, and it is
-    the other program that decides what becomes of it.
+    the other program that decides what becomes of it. One that another signal
+    ends, as where memory is short, has failed; the log says by which.
     """
     stopped, process = False, None
 
@@ -194,13 +195,17 @@ def run(arguments: Sequence[str], log: Path | None = None) -> int:
     env = dict(os.environ, PYTHONPATH=str(ROOT))
     before = {x: signal.signal(x, stop) for x in STOPS}
     try:
-        with log.open("ab") if log else contextlib.nullcontext() as file:
+        with log.open("a") if log else contextlib.nullcontext() as file:
             process = subprocess.Popen(
                 [sys.executable, *arguments], env=env, stdout=file, stderr=file
             )
             if stopped:  # before there was a process to tell
                 process.terminate()
             code = process.wait()
+            if code < 0 and not stopped and -code not in STOPS:
+                line = f"reproduce: killed by signal {-code}"
+                print(line, file=file or sys.stderr)
+                code = FAILED
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

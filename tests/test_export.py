@@ -97,7 +97,10 @@ def test_an_agent_of_an_agent_is_the_same(trained, tmp_path):
         ("--logdir {empty} --out {new}", "holds no run"),
         ("--logdir {run} --out {new} --checkpoint 250", "one of 200, 300"),
         ("--logdir {run} --out {new} --checkpoint x", "whole number"),
-        ("--logdir {run} --out {new} --chekpoint 1", "did you mean checkpoint"),
+        (
+            "--logdir {run} --out {new} --chekpoint 1",
+            "did you mean checkpoint",
+        ),
         ("--logdir {run} --out=", "expected a path, and it is empty"),
         ("--logdir {run} --out {new} more", "expected no such argument"),
         ("--logdir {damaged} --out {new}", "damaged"),

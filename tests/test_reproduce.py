@@ -287,7 +287,8 @@ def test_small_tasks_are_trained_by_prove(tmp_path, started):
     assert len(started[0]) == 1
 
 
-def test_only_agents_that_have_not_played_do(tmp_path, started, capsys):
+@pytest.mark.parametrize("code", [1, 2, 120])
+def test_only_agents_that_have_not_played_do(tmp_path, started, capsys, code):
     argv = [*write_atari(tmp_path, seeds=4), "--episodes", "7"]
     runs = sorted((tmp_path / "runs").iterdir())
     for run in runs[1:]:
@@ -295,7 +296,7 @@ def test_only_agents_that_have_not_played_do(tmp_path, started, capsys):
     Status(runs[3], 110_000, 0).write("running")
     shutil.rmtree(runs[3] / "ckpt")
     commands, codes = started
-    codes += [0, 1, 0]  # the sweep's, and those of two evaluations
+    codes += [0, code, 0]  # the sweep's, and those of two evaluations
     kept = ["--results", str(tmp_path / "kept")]
     assert reproduce.main([*argv, *kept]) == 1
     assert commands[1:] == [
@@ -386,6 +387,52 @@ def test_other_settings_are_not_mixed(tmp_path, capsys):
     said = capsys.readouterr()
     assert "task=atari100k_pong is not of proof" in said.out
     assert "holds no run that is finished" in said.err
+
+
+def test_an_evaluation_that_is_killed_ends_no_other(
+    tmp_path, monkeypatch, capfd
+):
+    """As by the kernel, where memory is short."""
+    argv = write_atari(tmp_path, seeds=3)
+    runs = sorted((tmp_path / "runs").iterdir())
+    for run in runs[1:]:
+        next(run.glob("eval*.json")).unlink()
+    real, first = reproduce.run, str(runs[1])
+
+    def run(arguments, log=None):
+        killed = "import os; os.kill(os.getpid(), 9)"
+        return real(["-c", killed if first in arguments else ""], log)
+
+    monkeypatch.setattr(reproduce, "run", run)
+    kept = tmp_path / "kept"
+    assert reproduce.main([*argv, "--results", str(kept)]) == 1
+    said = capfd.readouterr().out
+    log = runs[1].with_name(f"{runs[1].name}.log")
+    assert f"{runs[1].name}: dreamer.evaluate failed: {log} says why" in said
+    assert log.read_text() == "reproduce: killed by signal 9\n"
+    assert f"{runs[2].name}: playing" in said
+    assert f"{runs[0].name}: kept" in said
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(9, 1), (11, 1), (signal.SIGTERM, 75)]
+)
+def test_only_who_is_told_to_stop_is_interrupted(number, code, capfd):
+    killed = f"import os, signal; os.kill(os.getpid(), {int(number)})"
+    assert reproduce.run(["-c", killed]) == code
+    killed = f"reproduce: killed by signal {int(number)}\n"
+    assert capfd.readouterr().err == ("" if code == 75 else killed)
+
+
+def test_a_plan_alone_is_all(tmp_path, started):
+    argv = write_atari(tmp_path, seeds=2)
+    next((tmp_path / "runs" / "atari100k_pong-0").glob("eval*.json")).unlink()
+    kept = tmp_path / "kept"
+    words = ["--dry-run", "--results", str(kept)]
+    assert reproduce.main([*argv, *words]) == 0
+    ((*_, last),) = started[0]
+    assert last == "--dry-run"
+    assert not kept.exists()
 
 
 CHILD = """

@@ -61,6 +61,13 @@ def refusal(folder, *words):
             "--time=0-1:05: expected more than 3960 seconds",
         ),
         (["--gpus", "0,1", "--jobs", "3"], "--jobs 3: expected at most 2"),
+        (["--gpus", "0,0"], "--gpus: 0,0: expected GPUs as in 0,1, each of"),
+        (["--gpus", ","], "--gpus: ,: expected GPUs as in 0,1"),
+        (["--gpus=0,-1"], "--gpus: 0,-1: expected GPUs as in 0,1"),
+        (
+            ["--gpus", "0", "--jax.platform", "cpu"],
+            "--gpus 0: expected where runs use a GPU; --jax.platform is cpu",
+        ),
         (["stray"], "expected --configs or --key value"),
     ],
 )
@@ -117,6 +124,37 @@ def test_what_slurm_refuses_leaves_nothing(tmp_path, monkeypatch, capsys):
     assert sweep.main([*argv, str(tmp_path)]) == 2
     assert record.read(tmp_path) == found
     assert (tmp_path / "lock").exists()
+
+
+def test_what_another_first_command_submitted_stays(
+    tmp_path, monkeypatch, capsys
+):
+    """It ends while this one, which then fails, waits for the lock."""
+    fail = tmp_path / "fail"
+    tools(
+        tmp_path,
+        monkeypatch,
+        sbatch=f"test -f {fail} && exit 1; echo 5",
+        squeue="exit 0",
+    )
+    folder = tmp_path / "sweep"
+    argv = ["--configs", "debug", "--logdir", str(folder), *SLURM, "--task"]
+    real, waits = record.hold, [1]
+
+    def hold(folder):
+        if waits:
+            waits.clear()
+            assert sweep.main([*argv, "gym_CartPole-v1"]) == 0
+            fail.touch()
+        return real(folder)
+
+    monkeypatch.setattr(record, "hold", hold)
+    assert sweep.main([*argv, "gym_Acrobot-v1"]) == 2
+    assert "sbatch: failed" in capsys.readouterr().err
+    found = record.read(folder)
+    assert [job.id for job in found.jobs] == ["5"]
+    assert list(found.runs) == ["gym_CartPole-v1-0"]
+    assert (folder / "lock").exists()
 
 
 def test_what_is_submitted_stays_recorded(tmp_path, monkeypatch):
@@ -182,6 +220,46 @@ def test_the_same_command_goes_on_and_another_adds_runs(
     assert "3: 2 done, 1 waiting; 1 to do" in out
     assert sweep.main(["status", str(tmp_path)]) == 0
     assert capsys.readouterr().out.endswith("\n3 runs: 3 done\n")
+
+
+def test_runs_of_other_machines_are_left_and_said(tmp_path, capsys, fakes):
+    argv = [*DEBUG, "--run.steps", "10", "--logdir", str(tmp_path)]
+    (tmp_path / "gym_CartPole-v1-1").mkdir()
+    status = Status(tmp_path / "gym_CartPole-v1-1", 10, 0)
+    status._values["host"] = "elsewhere"
+    status.write("running")
+    assert sweep.main([*argv, "--seeds", "2"]) == 75
+    last = capsys.readouterr().out.splitlines()[-1]
+    words = "1 runs are left to other machines; the same command looks again"
+    assert last == words
+    status.write("done", policy_steps=10)
+    assert sweep.main([*argv, "--seeds", "2"]) == 0
+    assert capsys.readouterr().out.endswith(f"is in {tmp_path}\n")
+
+
+@pytest.mark.parametrize(("behaviour", "code"), [("done", 0), ("fails", 1)])
+@pytest.mark.parametrize("closed", [False, True])
+def test_output_that_cannot_go_changes_no_exit_code(
+    tmp_path, behaviour, code, closed
+):
+    command = [*fake(behaviour), *DEBUG, "--run.steps", "10"]
+    where = 'exec "$@" >&- 2>&-' if closed else 'exec "$@" >/dev/full 2>&1'
+    ended = subprocess.run(
+        ["sh", "-c", where, "sh", *command, "--logdir", str(tmp_path)],
+        check=False,
+        cwd=ROOT,
+    )
+    assert ended.returncode == code
+    starts = (tmp_path / "gym_CartPole-v1-0" / "starts").read_text()
+    assert len(starts.splitlines()) == code + 1
+
+
+def test_the_same_run_has_no_second_name(tmp_path, fakes, capsys):
+    argv = [*DEBUG, "--run.steps", "10", "--logdir", str(tmp_path)]
+    assert sweep.main([*argv, "--agent.opt.lr", "1e-4,2e-5"]) == 0
+    capsys.readouterr()
+    line = refusal(tmp_path, *argv[:-2], "--agent.opt.lr", "1e-4")
+    assert "gym_CartPole-v1-0: is the same run as gym_CartPole-v1-ag" in line
 
 
 def test_a_second_sweep_of_the_folder_is_refused(tmp_path, capsys):
@@ -274,16 +352,21 @@ def test_the_other_commands_refuse_in_one_line(tmp_path, words, message):
     assert message in line
 
 
+def fake(behaviour):
+    """The command line of the program, with fake runs."""
+    code = (
+        "from dreamer import sweep; from dreamer.sweeps import grid;"
+        " grid.Run.command = property(lambda run:"
+        f" ['tests.sweeps.fake_train', {behaviour!r}, run.config.logdir]);"
+        " sweep.program()"
+    )
+    return [sys.executable, "-c", code]
+
+
 def become(folder, name):
     """`run` in a process of its own; with the command of a fake run."""
-    code = (
-        "import sys; from dreamer import sweep; from dreamer.sweeps import"
-        " grid; grid.Run.command = property(lambda run:"
-        " ['tests.sweeps.fake_train', 'waits', run.config.logdir]);"
-        " sys.exit(sweep.main(sys.argv[1:]))"
-    )
     return subprocess.Popen(
-        [sys.executable, "-c", code, "run", str(folder), name],
+        [*fake("waits"), "run", str(folder), name],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -37,6 +37,7 @@ from dreamer.agent.returns import ReturnRange, initial_return_range
 from dreamer.agent.rssm import State, mask
 from dreamer.agent.types import Batch, Metrics, Params
 from dreamer.agent.world_model import (
+    OTHER_LOSSES,
     WorldModel,
     action_vector,
     world_model_loss,
@@ -306,8 +307,8 @@ class Agent:
         return total, (sg(latents), metrics, return_range)
 
     def loss_scale(self, name: str) -> float:
-        """Weight of a loss; every observation key has that of `rec`."""
-        name = "rec" if name in self.obs_spaces else name
+        """Weight of a loss; all reconstructions have that of `rec`."""
+        name = name if name in OTHER_LOSSES else "rec"
         return getattr(self.config.loss_scales, name)
 
     def split_context(self, batch: Batch) -> tuple[Batch, State, jax.Array]:

@@ -6,6 +6,7 @@ two directions of KL balancing.  Next: actor_critic.py learns from what this
 model imagines.
 """
 
+import dataclasses
 import math
 
 import jax
@@ -18,11 +19,13 @@ from dreamer.agent.encoder import Encoder
 from dreamer.agent.networks import DType, Head, Init
 from dreamer.agent.rssm import RSSM, State
 from dreamer.agent.types import Batch, Metrics
-from dreamer.hyperparameters import AgentConfig
+from dreamer.hyperparameters import AgentConfig, LossScales
 from dreamer.spaces import Space
 
 f32 = jnp.float32
 sg = jax.lax.stop_gradient
+# All but the reconstructions, which are called by their observations' keys.
+OTHER_LOSSES = {x.name for x in dataclasses.fields(LossScales)} - {"rec"}
 
 
 def action_width(space: Space) -> int:
@@ -87,12 +90,13 @@ def world_model_loss(
       posterior: distributions (B, T, S, C) they were sampled from.
 
     Returns:
-      Unscaled losses, () float32 each: one per observation key, `rew`,
-      `con`, `dyn`, `rep`; and statistics.
+      Unscaled losses, () float32 each: one per observation key, see
+      `rec_name`, and `rew`, `con`, `dyn`, `rep`; and statistics.
     """
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), states)
     flat_obs = {k: x.reshape(-1, *x.shape[2:]) for k, x in obs.items()}
-    losses = model.decoder.loss(flat.deter, flat.flat_stoch, flat_obs)
+    rec = model.decoder.loss(flat.deter, flat.flat_stoch, flat_obs)
+    losses = {rec_name(key): loss for key, loss in rec.items()}
     feat = states.feat  # (B, T, F)
     losses["rew"] = model.reward(feat).loss(obs["reward"])
     alive = 1 - obs["is_terminal"].astype(f32)
@@ -108,6 +112,14 @@ def world_model_loss(
         "rep_ent": posterior.entropy().sum(-1).mean(),
     }
     return {k: loss.mean() for k, loss in losses.items()}, metrics
+
+
+def rec_name(key: str) -> str:
+    """What an observation's reconstruction is called among the losses.
+
+    As in the authors' logs, by its key, unless another loss is called so.
+    """
+    return f"rec/{key}" if key in OTHER_LOSSES else key
 
 
 def group_kl(left: Categorical, right: Categorical) -> jax.Array:

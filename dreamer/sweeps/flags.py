@@ -53,6 +53,17 @@ def _word(text: str) -> str:
     return text
 
 
+def _gpus(text: str) -> list[str]:
+    """As CUDA_VISIBLE_DEVICES names them; there, -1 would hide the rest."""
+    words = _word(text).split(",")
+    named = all(words) and not any(word.startswith("-") for word in words)
+    if not named or len(set(words)) < len(words):
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)}: expected GPUs as in 0,1, each of them once"
+        )
+    return words
+
+
 def _line(text: str) -> str:
     if not text.isprintable():
         raise argparse.ArgumentTypeError(f"{shown(text)}: expected one line")
@@ -99,7 +110,7 @@ class Flag:
 FLAGS = {
     "jobs": Flag("local", COUNT, "N", "runs at a time (default: as many"
                  " as --gpus times --per-gpu, or one per two cores)"),
-    "gpus": Flag("local", _word, "0,1", "GPUs to use (default: all)"),
+    "gpus": Flag("local", _gpus, "0,1", "GPUs to use (default: all)"),
     "per-gpu": Flag("local", COUNT, "K", "runs that share a GPU and its"
                     " memory (default: 1)"),
     "retries": Flag("local k8s", COUNT_OR_0, "N", "starts of a run after it"

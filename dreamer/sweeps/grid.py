@@ -1,9 +1,10 @@
 """Expands a command line into runs, each with settings and folder of its own.
 
 A key with several values makes a grid: every combination is a run, checked by
-`dreamer.settings.load` before anything is started. The folder's name follows
-from the run's own settings alone, so that the same run of another command has
-the same folder. Next: record.py, which keeps what was planned.
+`dreamer.settings.load` before anything is started. The folder's name says
+task, seed, and of the other keys those that have several values in the
+command. Of a command with other such keys the same run has another name. Next:
+record.py, which keeps what was planned, and refuses that.
 """
 
 import hashlib

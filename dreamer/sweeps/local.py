@@ -81,7 +81,8 @@ class Local:
 
         Returns:
           Exit code: 0; 1 if runs failed; 75 if it was told to stop before
-          all was done, and the same command goes on.
+          all was done, or if others have some of it, and the same command
+          goes on.
         """
         self._adopt()
         while (self.active or self.waiting) and not stop.received:
@@ -96,7 +97,9 @@ class Local:
             self._stop(show)
             if self.active or self.waiting:
                 return INTERRUPTED
-        return 1 if self.failed else 0
+        if self.failed:
+            return 1
+        return INTERRUPTED if self.left else 0
 
     def _rest(self, show: Callable[[], None]) -> None:
         with suppress(OSError):  # nobody may be there to see it

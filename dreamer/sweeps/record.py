@@ -15,10 +15,11 @@ standing.py, for how the runs are doing.
 import json
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dreamer.config import Config
 from dreamer.options import ConfigError
 from dreamer.run import lock
 from dreamer.settings import check_resume, load
@@ -131,9 +132,11 @@ def check(record: Record, runs: Iterable[Run]) -> None:
     """Sees that every run may go on where it, or another one, began.
 
     Raises:
-      ConfigError: a run has other settings; names all of them.
-      OSError: those of a run cannot be read.
+      ConfigError: a run has other settings, in a line that names all of them;
+        or is there already, by another name.
+      OSError: settings of a run cannot be read.
     """
+    runs = list(runs)
     for run in runs:
         settings = Path(run.config.logdir) / "config.yaml"
         entry = record.runs.get(run.name)
@@ -142,6 +145,28 @@ def check(record: Record, runs: Iterable[Run]) -> None:
         elif entry and entry.arguments != list(run.arguments):
             planned = [*entry.arguments, "--logdir", run.config.logdir]
             check_resume(load(planned), run.config)
+    _check_twins(record, [x for x in runs if x.name not in record.runs])
+
+
+def _check_twins(record: Record, new: Iterable[Run]) -> None:
+    """What a name says depends on the command, see grid.py."""
+    names = {_but_for_logdir(x.config): x.name for x in new}
+    for name, entry in record.runs.items() if names else ():
+        settings = record.folder / name / "config.yaml"
+        began = ["--configs", str(settings)]
+        try:
+            found = load(began if settings.exists() else entry.arguments)
+        except ConfigError:  # of files that are gone: nobody knows
+            continue
+        if twin := names.get(_but_for_logdir(found)):
+            raise ConfigError(
+                f"{twin}: is the same run as {name}, which {record.folder} has"
+                " already; leave it out, or take another --logdir"
+            )
+
+
+def _but_for_logdir(config: Config) -> Config:
+    return replace(config, logdir=Config().logdir)
 
 
 def missing(folder: Path) -> list[Path]:
@@ -153,14 +178,17 @@ def missing(folder: Path) -> list[Path]:
 def undo(before: Record, new: Iterable[Path]) -> None:
     """Takes back what a command wrote that came to nothing.
 
+    Of a folder with runs it deletes nothing, whoever made it.
+
     Args:
       before: Record as the command found it.
       new: Paths that were missing then. The caller still holds the folder's
         lock.
     """
-    with suppress(OSError):
-        if before.runs:
+    if before.runs:
+        with suppress(OSError):
             before.write()
+        return
     for path in new:
         with suppress(OSError):
             path.rmdir() if path.is_dir() else path.unlink()
@@ -173,4 +201,8 @@ def hold(folder: Path) -> lock.Lock:
       ConfigError: another one has it; in a line that says which.
       OSError: it cannot be written.
     """
-    return lock.acquire(folder, "sweep")
+    held = lock.acquire(folder, "sweep")
+    while not (folder / lock.FILE).exists():  # a first command took it back
+        held.release()
+        held = lock.acquire(folder, "sweep")
+    return held

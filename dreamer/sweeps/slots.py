@@ -3,13 +3,15 @@
 Next: local.py, which runs one run at a time in each.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
-from dreamer.options import ConfigError
+from dreamer.options import ConfigError, cut, shown
 
 CORES = 2  # of a run without a GPU, if the person does not say how many runs
 MEMORY = 0.9  # of a GPU that runs may take together; its driver needs some
@@ -37,11 +39,48 @@ class Slot:
             os.sched_setaffinity(process, self.cores)
 
 
+def asked_for(
+    flags: argparse.Namespace, platforms: Iterable[str]
+) -> list[Slot]:
+    """The slots of a command line.
+
+    Args:
+      flags: Flags of the command line, see flags.py.
+      platforms: `jax.platform` of its runs.
+
+    Raises:
+      ConfigError: there are no such GPUs, or a flag has no effect.
+    """
+    if set(platforms) <= {"cpu", "tpu"}:
+        gpus, why = [], f"--jax.platform is {','.join(sorted(platforms))}"
+    else:
+        gpus = flags.gpus or find_gpus()
+        why = "none is seen here; --gpus names those to use"
+    given = {"--gpus": flags.gpus, "--per-gpu": flags.per_gpu}
+    for name, value in given.items():
+        if value is not None and not gpus:
+            raise ConfigError(
+                f"{name} {shown(value)}: expected where runs use a GPU; {why}"
+            )
+    return make_slots(gpus, flags.per_gpu or 1, flags.jobs)
+
+
 def find_gpus() -> list[str]:
-    """GPUs that a run here would see, as CUDA_VISIBLE_DEVICES names them."""
+    """GPUs that a run here would see, as CUDA_VISIBLE_DEVICES names them.
+
+    Raises:
+      ConfigError: that names one twice.
+    """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return [x.strip() for x in chosen.split(",") if x.strip()]
+        words = [x.strip() for x in chosen.split(",") if x.strip()]
+        # CUDA's rule: -1 ends the list.
+        seen = list(takewhile(lambda x: not x.startswith("-"), words))
+        if len(set(seen)) < len(seen):
+            raise ConfigError(
+                f"CUDA_VISIBLE_DEVICES={cut(chosen)}: expected each GPU once"
+            )
+        return seen
     if not shutil.which("nvidia-smi"):
         return []
     listed = subprocess.run(

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dreamer.options import ConfigError, one_line
 from dreamer.sweeps.flags import GRACE
-from dreamer.sweeps.record import Job, Record
+from dreamer.sweeps.record import FILE, Job, Record
 
 REQUEUE = 30  # seconds of the grace in which the busy controller is asked
 PATIENCE = 120  # seconds that a command of Slurm may take here
@@ -142,8 +142,9 @@ def submit(
       The job's number, and the script.
 
     Raises:
-      ConfigError: Slurm refuses; nothing was submitted.
-      OSError: a file cannot be written.
+      ConfigError: Slurm refuses, and nothing was submitted; or the job cannot
+        be recorded nor cancelled, in a line that says so.
+      OSError: a file cannot be written; nothing is left submitted.
     """
     number = len(record.jobs)
     path = record.folder / f"slurm-{number}.sh"
@@ -160,8 +161,31 @@ def submit(
         path.unlink()
         raise
     record.jobs.append(Job(found[0], list(names)))
-    record.write()
+    try:
+        record.write()
+    except OSError as error:
+        _cancel(found[0], error)
+        record.jobs.pop()
+        path.unlink()
+        raise
     return found[0], path
+
+
+def _cancel(job: str, error: OSError) -> None:
+    """Takes back a job that an error keeps from being recorded.
+
+    Raises:
+      ConfigError: it cannot be.
+    """
+    try:
+        _call(["scancel", job])
+    except (ConfigError, OSError) as refusal:
+        raise ConfigError(
+            f"job {job} is submitted but not recorded, for"
+            f" {error.filename or FILE}: {error.strerror or error}; first"
+            f" `scancel {job}`, which failed now ({refusal}), or the same"
+            " command submits its runs again"
+        ) from None
 
 
 def script(

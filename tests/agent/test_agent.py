@@ -303,6 +303,23 @@ def test_every_observation_has_the_scale_of_reconstruction():
         assert agent.loss_scale(name) == scale
 
 
+def test_observations_called_like_a_loss_are_learned_from():
+    names = ("policy", "rep", "rec", "plain")
+    agent = tiny_agent({x: Space("vector", (3,)) for x in names}, BUTTONS)
+    state, batch = agent.init(0), tiny_batch(agent)
+    grads, (_, metrics, _) = jax.grad(agent.loss, has_aux=True)(
+        state.params, state=state, batch=batch, key=KEY
+    )
+    heads = grads["world"]["decoder"]["heads"]
+    for name in names:
+        assert jnp.abs(heads[name]["kernel"]).max() > 0, name
+    others = {"rew", "con", "dyn", "rep", "policy", "value", "repval"}
+    recs = {"rec/policy", "rec/rep", "rec", "plain"}
+    assert {x[5:] for x in metrics if x.startswith("loss/")} == others | recs
+    assert {agent.loss_scale(x) for x in recs} == {1.0}
+    assert agent.loss_scale("rep") == 0.1
+
+
 # Who learns from what
 
 

@@ -304,7 +304,12 @@ def test_a_run_on_another_machine_is_left_out(tmp_path):
     status = fake_train.Status(logdir, 10, 0)
     status._values["host"] = "elsewhere"
     status.write("running")
-    code, local, said = work(tmp_path, [make(tmp_path, "a")])
-    assert (code, local.left) == (0, ["a"])
-    assert said == ["a: already running on elsewhere; not started again"]
+    runs = [make(tmp_path, name) for name in "ab"]
+    code, local, said = work(tmp_path, runs)
+    assert (code, local.left, local.done) == (75, ["a"], ["b"])
+    assert said[0] == "a: already running on elsewhere; not started again"
     assert not starts(tmp_path, "a")
+    runs.append(make(tmp_path, "c", "refused"))
+    assert work(tmp_path, runs)[0] == 1
+    status.write("done", policy_steps=10)
+    assert work(tmp_path, runs[:2])[0] == 0

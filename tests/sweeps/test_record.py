@@ -6,6 +6,7 @@ import os
 import pytest
 
 from dreamer.options import ConfigError
+from dreamer.run import lock
 from dreamer.settings import load, save
 from dreamer.sweeps import record
 from dreamer.sweeps.grid import expand
@@ -56,6 +57,60 @@ def test_and_after(tmp_path):
     save(other, logdir / "config.yaml")
     with pytest.raises(ConfigError, match=r"batch_size=4 \(there 6\)"):
         record.check(record.read(tmp_path), [run])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "twins"),
+    [
+        ("1e-4,2e-5", "1e-4", ("-0", "-agent.opt.lr=0.0001-0")),
+        ("1e-4", "2e-5,1e-4", ("-agent.opt.lr=0.0001-0", "-0")),
+        ("1e-4,4e-5", None, ("-0", "-agent.opt.lr=4e-05-0")),
+        ("1e-4,2e-5", "1e-4,2e-5,3e-5", None),
+        ("1e-4,2e-5", "3e-5", None),
+    ],
+)
+@pytest.mark.parametrize("began", [False, True])
+def test_a_run_has_one_name(tmp_path, first, second, twins, began):
+    """Whichever command it is of; also where the first said its default."""
+    known = runs(tmp_path, agent_opt_lr=first)
+    found = record.Record(tmp_path)
+    found.add(known)
+    for run in known if began else ():
+        (tmp_path / run.name).mkdir()
+        save(run.config, tmp_path / run.name / "config.yaml")
+        found.runs[run.name].arguments = ["--batch_size", "9"]
+    new = runs(tmp_path, **({"agent_opt_lr": second} if second else {}))
+    if twins is None:
+        record.check(found, new)
+        return
+    one, other = (f"gym_CartPole-v1{x}" for x in twins)
+    with pytest.raises(ConfigError, match=f"^{one}: is the same .* {other},"):
+        record.check(found, new)
+    found.add(new)  # as sweeps of before have it
+    record.check(found, new)
+
+
+def test_a_run_whose_settings_are_gone_is_no_other(tmp_path):
+    arguments = ["--configs", str(tmp_path / "gone.yaml")]
+    found = record.Record(tmp_path, {"a-0": record.Entry(arguments)})
+    record.check(found, runs(tmp_path))
+
+
+def test_a_lock_that_was_taken_back_is_taken_anew(tmp_path, monkeypatch):
+    """The first command ends and deletes it while the second one waits."""
+    real, times = lock.acquire, []
+
+    def acquire(folder, what):
+        held = real(folder, what)
+        times.append(held)
+        if len(times) == 1:
+            (folder / lock.FILE).unlink()
+        return held
+
+    monkeypatch.setattr(lock, "acquire", acquire)
+    taken = pytest.raises(ConfigError, match="another sweep is using it")
+    with record.hold(tmp_path), taken:
+        real(tmp_path, "sweep")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import pytest
 
 from dreamer.options import ConfigError
 from dreamer.sweeps import slots
-from dreamer.sweeps.slots import find_gpus, make_slots
+from dreamer.sweeps.flags import parse
+from dreamer.sweeps.slots import asked_for, find_gpus, make_slots
 
 
 @pytest.fixture
@@ -58,3 +59,51 @@ def test_gpus_are_those_that_a_run_would_see(monkeypatch, tmp_path):
     program.write_text("#!/bin/sh\necho 'GPU 0: A'; echo 'GPU 1: B'\n")
     program.chmod(0o755)
     assert find_gpus() == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("-1", []), ("3,-1,5", ["3"]), ("3,5,-1,3", ["3", "5"]), ("0,", ["0"])],
+)
+def test_gpus_that_are_hidden_are_none(monkeypatch, text, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", text)
+    assert find_gpus() == expected
+
+
+def test_a_gpu_named_twice_is_refused(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,0")
+    message = "CUDA_VISIBLE_DEVICES=0,1,0: expected each GPU once"
+    with pytest.raises(ConfigError, match=message):
+        find_gpus()
+
+
+@pytest.fixture
+def flags(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    def make(*words):
+        return parse(["--logdir", "x", *words])[0]
+
+    return make
+
+
+def test_flags_choose_the_slots(flags, cores):
+    cores(4)
+    found = asked_for(flags("--gpus", "1,GPU-a", "--jobs", "1"), {"auto"})
+    assert [slot.label for slot in found] == ["GPU 1"]
+    assert len(asked_for(flags("--gpus", "0"), {"cpu", "gpu"})) == 1
+    for platform in ("cpu", "tpu", "auto"):
+        assert [x.env for x in asked_for(flags(), {platform})] == [{}, {}]
+
+
+@pytest.mark.parametrize(
+    ("words", "platforms", "message"),
+    [
+        ("--gpus 0,1", {"cpu"}, "--gpus 0,1: expected where runs use a GPU;"),
+        ("--per-gpu 2", {"cpu", "tpu"}, "--per-gpu 2: .* is cpu,tpu$"),
+        ("--per-gpu 2", {"auto"}, "--per-gpu 2: .*; none is seen here"),
+    ],
+)
+def test_flags_without_effect_are_refused(flags, words, platforms, message):
+    with pytest.raises(ConfigError, match=message):
+        asked_for(flags(*words.split()), platforms)

@@ -1,6 +1,7 @@
 """The array job: what is submitted, asked and requeued; and a real one."""
 
 import argparse
+import errno
 import json
 import re
 import subprocess
@@ -139,6 +140,42 @@ def test_a_refused_job_leaves_nothing(tmp_path, programs):
     with pytest.raises(ConfigError, match="invalid partition"):
         slurm.submit(make_record(tmp_path), ["a-0"], flags())
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """The disk is, once a job is submitted."""
+
+    def refuse(self):
+        path = str(self.folder / record.FILE)
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    monkeypatch.setattr(record.Record, "write", refuse)
+
+
+def test_a_job_that_cannot_be_recorded_is_cancelled(tmp_path, programs, full):
+    programs("sbatch", "echo 17")
+    programs("scancel", f"echo $* > {tmp_path}/cancelled")
+    found = make_record(tmp_path)
+    with pytest.raises(OSError, match="No space left"):
+        slurm.submit(found, ["a-0"], flags())
+    assert (tmp_path / "cancelled").read_text() == "17\n"
+    assert not found.jobs
+    assert not (tmp_path / "slurm-0.sh").exists()
+
+
+@pytest.mark.parametrize("text", ["echo 'no controller' >&2; exit 1", None])
+def test_or_its_number_is_told(tmp_path, programs, full, monkeypatch, text):
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    programs("sbatch", "echo 17")
+    if text:
+        programs("scancel", text)
+    found = make_record(tmp_path)
+    why = "no controller" if text else "No such file"
+    message = rf"^job 17 is submitted but not recorded.* `scancel 17`.*{why}"
+    with pytest.raises(ConfigError, match=message):
+        slurm.submit(found, ["a-0"], flags())
+    assert found.jobs  # so that the runs stay recorded, which the job needs
 
 
 def test_the_queue_says_which_runs_are_still_to_come(tmp_path, programs):
