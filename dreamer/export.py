@@ -10,6 +10,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +35,8 @@ folder can be copied anywhere and played:
 
 The run itself is left alone and may go on meanwhile.
 """
-FAILED, REFUSED = 1, 2  # exit codes, beside 0
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130  # exit codes, beside 0
+UNFINISHED = ".export.tmp"  # after the name of a folder being written
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,6 +48,8 @@ def main(argv: Sequence[str]) -> int:
         return _say(str(error), REFUSED)
     except OSError as error:
         return _say(str(error), FAILED)
+    except KeyboardInterrupt:
+        return _say("interrupted; nothing is written", INTERRUPTED)
     print(f"Written: {flags.out} ({size / 1e6:.1f} MB)")
     return 0
 
@@ -66,6 +70,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     number = whole_number(0, 10**18)
     add("--checkpoint", metavar="N", type=number, help=about)
     return parser.parse_args(argv)
+
+
+def size_of(logdir: Path) -> int:
+    """Bytes of the parameters that `export` would write, about.
+
+    Raises:
+      ConfigError: there is no checkpoint.
+    """
+    return look_at(
+        logdir, None, {}, lambda x, _: archive.bytes_of(x.path, x.meta, NEEDED)
+    )
 
 
 def export(logdir: Path, out: Path, checkpoint: int | None = None) -> int:
@@ -94,23 +109,36 @@ def export(logdir: Path, out: Path, checkpoint: int | None = None) -> int:
 def _write(snapshot: Snapshot, home: Path, out: Path) -> int:
     arrays = archive.read_fields(snapshot.path, snapshot.meta, NEEDED)
     spec = files.spec_of(arrays)
-    # Where the run was is nobody's business.
-    changes = {"logdir": Config().logdir}
+    changes = {"logdir": Config().logdir}  # theirs may not be reachable here
     config = from_yaml(snapshot.settings, str(snapshot.path), changes)
-    out.mkdir(parents=True)
+    unfinished = out.with_name(out.name + UNFINISHED)
+    if unfinished.exists():
+        shutil.rmtree(unfinished)  # of one that was killed
+    unfinished.mkdir(parents=True)
     try:
-        crc32 = files.write_arrays(archive.file_of(out, "state"), arrays)
+        file = archive.file_of(unfinished, "state")
+        crc32 = files.write_arrays(file, arrays)
         meta = {
             "counters": {"policy_steps": snapshot.policy_steps},
-            "config": to_yaml(config),
+            "config": to_yaml(without_place(config)),
             "replay": {},
             "files": {"state": archive.entry(spec, crc32)},
         }
-        archive.write_meta(out, meta)  # makes a checkpoint of the folder
+        archive.write_meta(unfinished, meta)
+        unfinished.rename(out)
     except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
     return sum(x.stat().st_size for x in out.iterdir())
+
+
+def without_place(config: Config) -> Config:
+    """The settings without where a run was, which is nobody's business."""
+    usual = Config()
+    names = ("coordinator", "processes", "process")
+    kept = {name: getattr(usual.jax, name) for name in names}
+    jax = replace(config.jax, **kept)
+    return replace(config, logdir=usual.logdir, jax=jax)
 
 
 def _say(message: str, code: int) -> int:

@@ -71,7 +71,7 @@ def train(config: Config) -> int:
       Diverged: too many updates in a row were not finite.
       WriteError: the logdir could not be written for too long.
     """
-    with StopSignal() as stop:
+    with StopSignal(hangup=True) as stop:
         try:
             run = Run(config)
         except ConfigError as error:

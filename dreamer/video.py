@@ -83,8 +83,10 @@ class Film:
             if kind is None:
                 self._finish()
         finally:
-            self._file.close()  # again, it does nothing
-            self._partial.unlink(missing_ok=True)
+            try:
+                self._file.close()  # again, it does nothing
+            finally:
+                self._partial.unlink(missing_ok=True)
 
     def _begin(self, frame: np.ndarray) -> Any:
         height, width, _ = self._fit(frame).shape

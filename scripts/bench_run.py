@@ -58,6 +58,7 @@ print(json.dumps([*parts, done - built, peak]))
 
 def bench_startup(config: Config, _: np.dtype, argv: Sequence[str]) -> Rows:
     """From the command to the first update, cold and with a warm cache."""
+    check_trains(config)
     names = "imports", "environments", "initialisation", "compilation"
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -105,10 +106,21 @@ def bench_startup(config: Config, _: np.dtype, argv: Sequence[str]) -> Rows:
 def bench_run(config: Config, dtype: np.dtype) -> Rows:
     """A slice of training with everything in it, after the first updates."""
     del dtype
+    check_trains(config)
     with tempfile.TemporaryDirectory() as logdir:
         config = replace(config, logdir=logdir)
         with Run(config) as run:
             return _run_slice(run)
+
+
+def check_trains(config: Config) -> None:
+    """Refuses settings of which no update would ever come.
+
+    Raises:
+      ConfigError: One line.
+    """
+    if not config.run.train_ratio:
+        raise ConfigError("run.train_ratio=0: expected one that trains")
 
 
 def _run_slice(run: Run, updates: int = 5, seconds: float = 30.0) -> Rows:

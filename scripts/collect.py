@@ -11,7 +11,6 @@ import io
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from prove import PROOFS
 
 from dreamer import plot, status
 from dreamer.config import Config
-from dreamer.export import export
+from dreamer.export import export, size_of, without_place
 from dreamer.options import ConfigError
 from dreamer.scores.evaluation_file import read_evaluation
 from dreamer.settings import load, to_yaml
@@ -102,7 +101,7 @@ def keep(run: Path, target: Path, benchmark: str) -> bool:
       ConfigError: it is of another, or `target` is of other settings.
       OSError: something cannot be read or written.
     """
-    config = replace(settings(run), logdir=Config().logdir)
+    config = without_place(settings(run))
     proofs = {x.task for x in PROOFS.values()}
     belongs = (
         config.task in proofs
@@ -111,9 +110,8 @@ def keep(run: Path, target: Path, benchmark: str) -> bool:
     )
     if not belongs:
         raise ConfigError(f"{run}: task={config.task} is not of {benchmark}")
-    if (target / CONFIG).exists() and replace(
-        settings(target), logdir=config.logdir
-    ) != config:
+    kept = (target / CONFIG).exists()
+    if kept and without_place(settings(target)) != config:
         raise ConfigError(
             f"{target}: holds a run of other settings than {run}; --results"
             " takes another folder"
@@ -142,10 +140,11 @@ def keep(run: Path, target: Path, benchmark: str) -> bool:
 
 def _agent(run: Path) -> dict[str, bytes]:
     """The agent's files by their names, if they are small enough."""
+    if not _newest(run) or size_of(run) > LARGEST:
+        return {}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / AGENT
-        if export(run, place) > LARGEST:
-            return {}
+        export(run, place)
         return {f"{AGENT}/{x.name}": x.read_bytes() for x in place.iterdir()}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,6 +75,22 @@ def test_it_holds_parameters_settings_and_no_place(trained, tmp_path):
     ]
 
 
+def test_no_host_is_given_away():
+    jax = replace(Config().jax, coordinator="node17:1", processes=4, process=2)
+    config = replace(Config(), logdir="/home/somebody", jax=jax, seed=3)
+    assert export.without_place(config) == replace(Config(), seed=3)
+
+
+def test_one_that_was_killed_is_in_nobodys_way(trained, tmp_path):
+    left = tmp_path / f"agent{export.UNFINISHED}"
+    left.mkdir()
+    (left / "state.arrays.tmp").write_text("half")
+    size = export.export(trained, tmp_path / "agent")
+    assert [x.name for x in tmp_path.iterdir()] == ["agent"]
+    assert export.size_of(tmp_path / "agent") == pytest.approx(size, rel=0.2)
+    assert export.size_of(trained) == export.size_of(tmp_path / "agent")
+
+
 def test_an_agent_of_an_agent_is_the_same(trained, tmp_path):
     export.export(trained, tmp_path / "a")
     export.export(tmp_path / "a", tmp_path / "b")
@@ -132,4 +149,4 @@ def test_a_full_disk_leaves_nothing(trained, tmp_path, monkeypatch, capsys):
     assert export.main(["--logdir", str(trained), "--out", str(out)]) == 1
     said = capsys.readouterr()
     assert "No space left on device" in said.err
-    assert not out.exists()
+    assert not list(tmp_path.iterdir())

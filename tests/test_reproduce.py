@@ -152,6 +152,22 @@ def test_an_agent_is_kept_if_it_is_small(tmp_path, weights, kept):
         assert {*names_in(target / "agent")} == {"params", "updates"}
 
 
+def test_scores_are_kept_without_an_agent(tmp_path):
+    run = write_run(tmp_path / "run", "--configs atari100k size12m")
+    shutil.rmtree(run / "ckpt")
+    assert collect.keep(run, tmp_path / "kept", "atari100k")
+    assert not (tmp_path / "kept" / "agent").exists()
+
+
+def test_runs_of_many_processes_are_kept_again(tmp_path):
+    flags = "--configs atari100k --jax.coordinator node17:1 --jax.processes 2"
+    run = write_run(tmp_path / "run", flags)
+    assert collect.keep(run, tmp_path / "kept", "atari100k")
+    assert not collect.keep(run, tmp_path / "kept", "atari100k")
+    for name in ("config.yaml", "agent/meta.json"):
+        assert "node17" not in (tmp_path / "kept" / name).read_text()
+
+
 def names_in(agent):
     meta = archive.read_meta(agent)
     arrays = archive.read_fields(

@@ -140,6 +140,20 @@ def test_a_disk_that_fills_is_an_oserror(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_disk_that_refuses_the_end_keeps_nothing(tmp_path, monkeypatch):
+    class Full:
+        def close(self):
+            raise OSError(28, "No space left on device")
+
+    film = video.Film(tmp_path / "film.mp4", 15).__enter__()
+    film.add(blocks()[0])
+    film._file.close()
+    film._file = Full()
+    with pytest.raises(OSError, match="No space"):
+        film.__exit__(OSError)
+    assert not list(tmp_path.iterdir())
+
+
 def test_gif_reads_back(tmp_path):
     frames = blocks()
     with Image.open(io.BytesIO(video.gif(frames, 10))) as image:

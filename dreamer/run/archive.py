@@ -166,6 +166,16 @@ def read_fields(
     return files.read_arrays(name, spec, crc32, _of_fields(spec, fields))
 
 
+def bytes_of(path: Path, meta: dict[str, Any], fields: Container[str]) -> int:
+    """What a file with these fields of the train state alone would take.
+
+    Raises:
+      Damaged: the meta file makes no sense.
+    """
+    spec, _ = _entry(path, meta, "state")
+    return files.file_size({x: spec[x] for x in _of_fields(spec, fields)})
+
+
 def _of_fields(spec: Spec, fields: Container[str]) -> list[str]:
     return [name for name in spec if name.split("/")[0] in fields]
 

@@ -40,10 +40,15 @@ class UpdateBudget:
         Args:
           policy_steps: number taken so far.
           windows: start positions that the replay can draw from; while they
-            are fewer than the time steps of a batch, nothing is bought.
+            are fewer than the time steps of a batch, nothing is bought, and
+            nothing is owed for these steps later. That may be so again where
+            a damaged replay was read without its lost steps.
         """
         new, self._asked = self._asked + 1, policy_steps
         if windows < self._batch_steps:
+            if self._first_update is not None:
+                self._ratio(policy_steps)
+            self.owed = 0
             return
         for step in range(new, policy_steps + 1):
             bought = self._ratio(step)

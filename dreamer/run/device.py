@@ -31,6 +31,7 @@ def join(config: JaxConfig) -> Peers:
     """
     if config.coordinator == "none":
         return ALONE
+    _set_up(config)  # a backend starts here
     address, count, index, ids = config.coordinator, None, None, None
     if address == "auto":
         address, count, index, ids = _detected(config.join_timeout)
@@ -117,17 +118,7 @@ def select_device(config: JaxConfig) -> np.dtype:
     Raises:
       ConfigError: the platform asked for is not there.
     """
-    wanted = "cuda" if config.platform == "gpu" else config.platform
-    if wanted != "auto":
-        jax.config.update("jax_platforms", wanted)
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = Path(CACHE).expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-    if config.deterministic:  # XLA reads its flags when it starts
-        flags = os.environ.get("XLA_FLAGS", "").split()
-        given = {flag.partition("=")[0] for flag in flags}
-        flags += [x for x in DETERMINISTIC if x.partition("=")[0] not in given]
-        os.environ["XLA_FLAGS"] = " ".join(flags)
+    wanted = _set_up(config)
     try:
         backend = jax.default_backend()
     except (RuntimeError, AssertionError) as error:
@@ -146,6 +137,26 @@ def select_device(config: JaxConfig) -> np.dtype:
     if name == "auto":
         name = "float32" if backend == "cpu" else "bfloat16"
     return jax.numpy.dtype(name)
+
+
+def _set_up(config: JaxConfig) -> str:
+    """Sets what JAX and XLA read when a backend starts.
+
+    Returns:
+      JAX's name of the platform that is asked for, or auto.
+    """
+    wanted = "cuda" if config.platform == "gpu" else config.platform
+    if wanted != "auto":
+        jax.config.update("jax_platforms", wanted)
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        cache = Path(CACHE).expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    if config.deterministic:  # XLA reads its flags when it starts
+        flags = os.environ.get("XLA_FLAGS", "").split()
+        given = {flag.partition("=")[0] for flag in flags}
+        flags += [x for x in DETERMINISTIC if x.partition("=")[0] not in given]
+        os.environ["XLA_FLAGS"] = " ".join(flags)
+    return wanted
 
 
 def describe_devices(layout: Layout | OneDevice) -> str:

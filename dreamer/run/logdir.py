@@ -67,7 +67,9 @@ def look(config: Config, peers: Peers = ALONE) -> None:
         lock.check(logdir)
         settings = logdir / "config.yaml"
         if settings.exists():
-            check_resume(load(["--configs", str(settings)]), config)
+            # The old one may have been made elsewhere, and moved.
+            here = ["--configs", str(settings), "--logdir", config.logdir]
+            check_resume(load(here), config)
 
 
 def take(

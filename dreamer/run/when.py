@@ -36,14 +36,21 @@ class StopSignal:
 
     The loop asks `received` and ends in good order. A second SIGINT ends the
     program at once, wherever it is: the system does it, not Python.
+
+    Args:
+      hangup: whether a terminal that closes counts as well, unless that is to
+        be ignored, as under `nohup`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hangup: bool = False) -> None:
         self.received = False
+        self._numbers = [signal.SIGTERM, signal.SIGINT]
+        if hangup and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            self._numbers.append(signal.SIGHUP)
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in self._numbers:
             self._before[number] = signal.signal(number, self._note)
         return self
 

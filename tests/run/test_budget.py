@@ -59,3 +59,16 @@ def test_another_budget_goes_on_where_this_one_stands(budget):
 def test_a_budget_of_another_ratio_is_refused(budget):
     with pytest.raises(ConfigError, match="the checkpoint: ratio=1/8"):
         UpdateBudget(128.0, BATCH).restore(budget.state())
+
+
+def test_a_replay_that_lost_its_steps_is_no_debt(budget):
+    for step in range(1, 14):
+        budget.spend(step, windows=BATCH)
+    assert budget.owed == 1 + 3  # at 1, 5, 9 and 13
+    for step in range(14, 100):
+        budget.spend(step, windows=BATCH - 1)
+        assert budget.owed == 0
+    budget.spend(100, windows=BATCH)
+    assert budget.owed == 0  # bought at 97, where it was too little
+    budget.spend(101, windows=BATCH)
+    assert budget.owed == 1

@@ -13,6 +13,7 @@ import pytest
 from dreamer.agent.layout import ONE_DEVICE
 from dreamer.config import Config, JaxConfig
 from dreamer.options import ConfigError
+from dreamer.run import device
 from dreamer.run.device import (
     DETERMINISTIC,
     _detected,
@@ -21,6 +22,7 @@ from dreamer.run.device import (
     make_layout,
     select_device,
 )
+from dreamer.run.peers import ALONE
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +69,23 @@ def test_a_device_that_is_not_there(failure, monkeypatch):
     with pytest.raises(ConfigError, match=r"jax\.platform=tpu: ") as error:
         select_device(JaxConfig(platform="tpu"))
     assert "\n" not in str(error.value)
+
+
+def test_processes_meet_after_flags_and_platform_are_set(monkeypatch):
+    found = {}
+
+    def initialize(*_, **__):  # a backend may start from here on
+        found["flags"] = os.environ["XLA_FLAGS"]
+        found["platform"] = jax.config.jax_platforms
+
+    monkeypatch.setenv("XLA_FLAGS", "--xla_mine=1")
+    monkeypatch.setattr(device, "roll_call", lambda *_: None)
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(device, "peers_here", lambda: ALONE)
+    at = dict(coordinator="localhost:1", processes=1, process=0)
+    device.join(JaxConfig(platform="gpu", deterministic=True, **at))
+    assert found["platform"] == "cuda"
+    assert found["flags"].split() == ["--xla_mine=1", *DETERMINISTIC]
 
 
 def test_another_device_than_jax_began_with(monkeypatch):

@@ -52,3 +52,23 @@ def test_termination_again_and_then_an_interrupt_do_not_end_at_once():
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
             os.kill(os.getpid(), number)
         assert stop.received
+
+
+def test_a_closed_terminal_is_noted_where_it_counts():
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    with StopSignal():
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    with StopSignal(hangup=True) as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.received
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+def test_nohup_is_kept():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignal(hangup=True) as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.received
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
