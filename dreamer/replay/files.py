@@ -9,6 +9,7 @@ strangers are safe. Read `disk.py` next.
 """
 
 import contextlib
+import errno
 import math
 import os
 import stat
@@ -22,6 +23,7 @@ import ml_dtypes
 import numpy as np
 
 from dreamer.replay.ring import Arrays, Spec, stored_dtype
+from dreamer.trouble import may_pass
 from dreamer.whole import new_file
 
 _TYPES = {
@@ -145,6 +147,7 @@ def open_to_read(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
 
     Raises:
       Damaged: There is none, or it cannot be read, also inside the context.
+      OSError: It cannot be read now, and that may pass.
     """
     try:
         status = os.stat(path)  # opening a pipe would wait for ever
@@ -158,6 +161,10 @@ def open_to_read(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
         with open(path, "rb") as stream:
             yield stream
     except OSError as error:
+        # A bad sector stays bad; a file server that is away comes back, and
+        # its files must not be taken for lost.
+        if may_pass(error) and error.errno != errno.EIO:
+            raise
         raise Damaged(f"{path}: cannot read it ({error.strerror})") from error
 
 

@@ -6,7 +6,6 @@ lock.py, logger.py, record.py for those files.
 """
 
 import contextlib
-import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ from dreamer.run.record import FILE as STARTS
 from dreamer.run.record import record
 from dreamer.settings import check_resume, load, save
 from dreamer.status import FILE as STATUS
-from dreamer.trouble import PassingError
+from dreamer.trouble import PassingError, may_pass
 
 # What a run keeps in its logdir; anything else of these names is in the way.
 KINDS = {
@@ -33,11 +32,6 @@ KINDS = {
     **dict.fromkeys(("config.yaml", lock.FILE), Path.is_file),
     **dict.fromkeys((METRICS, SCORES, STARTS, STATUS), Path.is_file),
 }
-
-# Of a disk that is full, ill or away, and of a machine that is overloaded.
-PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
-PASSING |= {errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN}
-PASSING |= {errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 
 
 def look(config: Config, peers: Peers = ALONE) -> None:
@@ -131,5 +125,5 @@ def explained(config: Config) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        kind = PassingError if error.errno in PASSING else ConfigError
+        kind = PassingError if may_pass(error) else ConfigError
         raise kind(f"logdir={config.logdir}: {reason}") from error

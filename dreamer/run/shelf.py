@@ -16,6 +16,7 @@ from pathlib import Path
 from dreamer.options import ConfigError
 from dreamer.replay import collect_garbage, files, listed
 from dreamer.run import archive
+from dreamer.trouble import PassingError, may_pass
 
 KEEP = 2  # newest checkpoints
 REPLACED = ".replaced"  # counts until one of the same step has its name
@@ -74,7 +75,8 @@ class Shelf:
         try:
             return saved_steps(self.directory)
         except OSError as error:
-            raise ConfigError(
+            kind = PassingError if may_pass(error) else ConfigError
+            raise kind(
                 f"{self.directory}: cannot read it ({error.strerror})"
             ) from error
 

@@ -153,12 +153,13 @@ class Run:
         self._budget = UpdateBudget(config.run.train_ratio, config.batch_steps)
         if self.peers.any(bool(self._checkpoints.complete))[0]:
             # Shapes alone, so that the device holds one state, not two.
-            state, arrays, counters = self._checkpoints.restore(
-                self._agent.state_shapes,
-                self._replay,
-                self._agent.place,
-                self.peers,
-            )
+            with logdir.explained(config):
+                state, arrays, counters = self._checkpoints.restore(
+                    self._agent.state_shapes,
+                    self._replay,
+                    self._agent.place,
+                    self.peers,
+                )
             check_complete(arrays, counters)
             self._budget.restore(counters)
         else:

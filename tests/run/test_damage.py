@@ -1,5 +1,6 @@
 """Damaged checkpoints are noticed, and an older one or a part is used."""
 
+import errno
 import json
 import os
 import random
@@ -9,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamer.replay import Positions
+from dreamer.replay import Positions, files
 from dreamer.run import archive
+from dreamer.trouble import may_pass
 from tests.run import tiny
 from tests.run.saved import (
     ARRAYS,
@@ -82,6 +84,24 @@ def test_any_flipped_byte_or_truncation_is_noticed(two):
         path.unlink()
         path.write_bytes(whole)
     assert restored(two)[2:] == ({"policy_steps": 20}, [])
+
+
+@pytest.mark.parametrize("name", ["meta.json", "state.arrays"])
+def test_a_file_server_that_is_away_damages_nothing(two, monkeypatch, name):
+    path = two / "ckpt" / "20" / name
+
+    def away(file, *mode):
+        if file == path:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(file))
+        return open(file, *mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "open", away, raising=False)
+        with pytest.raises(OSError, match="Stale") as caught:
+            restored(two, tiny.make_replay())
+    assert may_pass(caught.value)
+    _, _, counters, reports = restored(two, tiny.make_replay())
+    assert (counters, reports) == ({"policy_steps": 20}, [])
 
 
 def test_every_byte_of_the_meta_file_counts(two):
