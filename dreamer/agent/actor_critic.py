@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from dreamer.agent.distributions import Categorical, Normal, TwoHot
-from dreamer.agent.networks import DType, Head, Init
+from dreamer.agent.networks import DType, Head, Init, Linear
 from dreamer.agent.returns import ReturnRange, lambda_return
 from dreamer.agent.rssm import State
 from dreamer.agent.types import Batch, Metrics
@@ -26,7 +26,11 @@ ACTOR_OUTSCALE = 0.01  # nearly uniform at the start (paper: methods)
 
 
 class Actor(nnx.Module):
-    """feat (..., F) -> distribution of actions."""
+    """feat (..., F) -> distribution of actions.
+
+    Mean and standard deviation of continuous actions have a layer each, as
+    the optimiser clips by tensor: a large gradient of one leaves the other.
+    """
 
     def __init__(
         self,
@@ -39,24 +43,19 @@ class Actor(nnx.Module):
     ):
         self.space, self.config = space, config
         width = action_width(space)
-        outputs = width if space.kind == "discrete" else 2 * width
-        self.head = Head(
-            inputs,
-            outputs,
-            config,
-            dtype=dtype,
-            init=init,
-            outscale=ACTOR_OUTSCALE,
-        )
+        kwargs = dict(dtype=dtype, init=init, outscale=ACTOR_OUTSCALE)
+        self.head = Head(inputs, width, config, **kwargs)
+        if space.kind == "continuous":
+            self.std = Linear(config.units, width, **kwargs)
 
     def __call__(self, feat: jax.Array) -> Categorical | Normal:
-        out = self.head(feat)
+        hidden = self.head.mlp(feat)
+        out = self.head.out(hidden).astype(f32)
         if self.space.kind == "discrete":
             return Categorical.of(out, self.config.unimix)
-        mean, std = jnp.split(out, 2, -1)
         low, high = self.config.minstd, self.config.maxstd
-        std = (high - low) * jax.nn.sigmoid(std + 2.0) + low
-        return Normal(jnp.tanh(mean), std, low, high)
+        std = jax.nn.sigmoid(self.std(hidden).astype(f32) + 2.0)
+        return Normal(jnp.tanh(out), (high - low) * std + low, low, high)
 
 
 class Critic(nnx.Module):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from dreamer.agent.actor_critic import (
     Actor,
@@ -15,6 +16,7 @@ from dreamer.agent.actor_critic import (
 )
 from dreamer.agent.distributions import Bernoulli, Categorical, TwoHot
 from dreamer.agent.networks import Init
+from dreamer.agent.optim import clip_by_agc
 from dreamer.agent.returns import ReturnRange, lambda_return
 from tests.agent.tiny import BUTTONS, JOINTS, changed, tiny_config
 
@@ -50,13 +52,36 @@ def test_the_papers_unimix_is_an_option():
 
 def test_continuous_actor_squashes_mean_and_deviation():
     actor = Actor(F, JOINTS, CONFIG.policy, dtype=jnp.float32, init=Init())
-    actor.head.out.bias[...] = jnp.array([0.5, -40.0, 0.0, -2.0])
+    actor.head.out.bias[...] = jnp.array([0.5, -40.0])
+    actor.std.bias[...] = jnp.array([0.0, -2.0])
     dist = actor(normal(N, F))
     np.testing.assert_allclose(dist.mean[0], [np.tanh(0.5), -1], rtol=1e-6)
     # 0.9 sigmoid(2) + 0.1 and 0.9 sigmoid(0) + 0.1
     np.testing.assert_allclose(dist.std[0], [0.8927173, 0.55], rtol=1e-6)
     assert dist.sample(jax.random.key(0)).shape == (N, 2)
     assert dist.log_prob(jnp.zeros((N, 2))).shape == (N,)
+
+
+def test_a_large_gradient_of_the_deviation_does_not_clip_the_mean():
+    actor = Actor(F, JOINTS, CONFIG.policy, dtype=jnp.float32, init=Init(1))
+    graph, params = nnx.split(actor)
+    feat = normal(N, F)
+
+    def clipped(weight):
+        def loss(params):
+            dist = nnx.merge(graph, params)(feat)
+            return 1e-4 * dist.mean.sum() + weight * dist.std.sum()
+
+        grads = jax.grad(loss)(params)
+        return clip_by_agc(0.3).update(grads, None, params)[0]
+
+    alone, beside = clipped(0.0), clipped(1e3)
+    np.testing.assert_allclose(
+        beside["head"]["out"]["kernel"][...],
+        alone["head"]["out"]["kernel"][...],
+        rtol=1e-6,
+    )
+    assert jnp.abs(beside["std"]["kernel"][...]).max() > 0
 
 
 def test_critic_starts_at_exactly_zero():
