@@ -44,8 +44,8 @@ def load(argv: Sequence[str], program: str = "dreamer.train") -> Config:
 
     `--configs a b.yaml` applies presets and files in their order, then come
     the `--key value` flags. In the logdir, `{timestamp}` becomes the time in
-    UTC, `{task}` and `{seed}` those settings, and `~` the home folder.
-    Nothing is created. `--help` prints every setting and exits.
+    UTC, `{task}` and `{seed}` those settings, and `~` the home folder; it is
+    made absolute. Nothing is created. `--help` prints every setting and exits.
 
     Args:
       argv: Arguments, without the program's name.
@@ -84,7 +84,9 @@ def _fill_in(config: Config) -> Config:
     logdir = re.sub(
         r"\{(timestamp|task|seed)\}", lambda x: values[x[1]], config.logdir
     )
-    return replace(config, logdir=os.path.expanduser(logdir))
+    logdir = os.path.expanduser(logdir)
+    # Absolute, so that the run's config.yaml means it from any folder.
+    return replace(config, logdir=logdir and os.path.abspath(logdir))
 
 
 def load_or_exit(

@@ -1,6 +1,7 @@
 """Settings: what is accepted, what is refused and how, what is written."""
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -134,7 +135,18 @@ def test_timestamp_and_home_in_logdir(monkeypatch):
 
 def test_several_processes_name_one_logdir():
     several = "--jax.coordinator auto --seed 3 --logdir a/{task}-{seed}"
-    assert flags(several).logdir == "a/atari_pong-3"
+    assert flags(several).logdir == os.path.abspath("a/atari_pong-3")
+
+
+def test_a_relative_logdir_is_meant_from_any_folder(tmp_path, monkeypatch):
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    config = load(["--logdir", "run"])
+    assert config.logdir == f"{tmp_path}/here/run"
+    save(config, tmp_path / "config.yaml")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load(["--configs", "../config.yaml"]) == config
 
 
 def test_task_and_seed_in_logdir():
@@ -381,12 +393,12 @@ def test_only_some_settings_may_change_when_a_run_goes_on():
     )
     assert len(differences(old, free)) == 19
     check_resume(old, free)
-    other = flags("--configs atari100k size1m --logdir a --seed 1")
+    other = flags("--configs atari100k size1m --logdir /a --seed 1")
     with pytest.raises(ConfigError) as caught:
         check_resume(old, other)
     line = str(caught.value)
     assert line.startswith(
-        "logdir=a: holds a run of other settings: seed=1 (there 0), "
+        "logdir=/a: holds a run of other settings: seed=1 (there 0), "
     )
     assert line.count("(there ") == 12
     assert "agent.dyn.rssm.deter=512 (there 8192)" in line

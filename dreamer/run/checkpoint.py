@@ -24,7 +24,7 @@ from dreamer.agent.agent import TrainState
 from dreamer.options import ConfigError
 from dreamer.replay import Damaged, Replay, files
 from dreamer.replay.background import Background
-from dreamer.run import archive
+from dreamer.run import archive, lock
 from dreamer.run.archive import Arrays
 from dreamer.run.peers import ALONE, Peers
 from dreamer.run.shelf import Shelf, folder_of
@@ -55,6 +55,7 @@ class Checkpoints:
         self, logdir: Path, settings: str = "", leader: Path | None = None
     ) -> None:
         self._shelf = Shelf(logdir)
+        self._lock = logdir / lock.FILE
         self._leader = leader / "ckpt" if leader else None
         self._settings = settings
         self._background = Background(QUEUE_BYTES)
@@ -122,6 +123,25 @@ class Checkpoints:
         if writing is not None:
             writing.result()
 
+    def common(self, peers: Peers) -> list[int]:
+        """The checkpoints to go on from, newest first; none: a run begins.
+
+        Of several processes, all ask together. Where they were killed before
+        all of them had one, those that some have do not count.
+
+        Raises:
+          ConfigError: these processes cannot use what there is.
+        """
+        found = self._shelf.look()
+        common = peers.common(found, began=self._lock.exists())
+        if found and not common:
+            self._shelf.go_back(-1)
+            self.reports.append(
+                f"checkpoint {max(found)} is not of all processes, which were"
+                " killed when they wrote their first: the run begins anew"
+            )
+        return common
+
     def restore(
         self,
         like: TrainState,
@@ -151,7 +171,7 @@ class Checkpoints:
             sizes or with another replay, which none of the others replaces.
         """
         faults: dict[int, str] = {}
-        wanted = peers.common(self._shelf.look())
+        wanted = self.common(peers)
         for salvage in (False, True):
             for step in wanted:
                 try:

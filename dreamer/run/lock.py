@@ -2,8 +2,9 @@
 
 The lock is the kernel's, on the file `<logdir>/lock`: it ends with the
 process, in whatever way that dies, so that nobody ever has to clear one up.
-The file says who has it, or had it last. It is never deleted: deleting it
-could break the lock of a run that is just starting.
+The file says who has it, or had it last. A run never deletes it; who does, as
+a sweep's first command that came to nothing, still holds the lock then, and
+whoever waited for it finds that this file is no longer the folder's.
 
 Where a file system has no locks, a run is believed to go on while status.json
 says so, unless it has been silent for some beats or its process is gone.
@@ -57,7 +58,8 @@ def check(logdir: Path) -> None:
 def acquire(logdir: Path, what: str = "run") -> "Lock":
     """Takes the lock, and makes folder and file if need be.
 
-    Of processes that do this at once, exactly one succeeds.
+    Of processes that do this at once, exactly one succeeds, also if another
+    one deletes the file before it gives the lock back.
 
     Args:
       logdir: folder of a run, or of something else that is done once at a
@@ -68,6 +70,19 @@ def acquire(logdir: Path, what: str = "run") -> "Lock":
       ConfigError: another one has it; in a line that says which.
       OSError: the file cannot be written.
     """
+    while True:
+        try:
+            lock = _acquire(logdir, what)
+        except FileNotFoundError:
+            if logdir.exists():
+                raise
+            continue  # the folder was deleted meanwhile
+        if lock.is_of(logdir):
+            return lock
+        lock.release()  # its file was deleted meanwhile
+
+
+def _acquire(logdir: Path, what: str) -> "Lock":
     logdir.mkdir(parents=True, exist_ok=True)
     # Python opens files so that a program which it starts does not have them.
     file = os.open(logdir / FILE, os.O_RDWR | os.O_CREAT, 0o666)
@@ -100,6 +115,16 @@ class Lock:
         self._file: int | None = file
         # A forked child would keep the lock for longer than we live.
         os.register_at_fork(after_in_child=self.release)
+
+    def is_of(self, logdir: Path) -> bool:
+        """Whether the file that is locked is the one in this folder."""
+        if self._file is None:
+            return False
+        try:
+            there = os.stat(logdir / FILE)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(os.fstat(self._file), there)
 
     def release(self) -> None:
         """Gives the lock up. In a forked child: the parent keeps it."""

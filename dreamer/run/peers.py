@@ -106,19 +106,27 @@ class Peers:
         mine[: len(steps)] = sorted(steps)
         return [set(x[x >= 0].tolist()) for x in self.gather(mine)]
 
-    def common(self, steps: Collection[int]) -> list[int]:
+    def common(self, steps: Collection[int], began: bool) -> list[int]:
         """The checkpoints that all processes have, newest first.
 
         Args:
           steps: policy steps of this process's checkpoints.
+          began: whether this process has been part of the run before.
+
+        Returns:
+          Policy steps. None too where all took part and were killed when
+          the first checkpoint of some was complete, and not that of others.
 
         Raises:
           ConfigError: some have one, and all have none in common.
         """
         saved = self.each(steps)
+        newcomers = self.who(not began)
         common = sorted(set.intersection(*saved), reverse=True)
         if common or not any(saved):
             return common
+        if not newcomers and max(map(len, saved)) == 1:
+            return []
         if not all(saved):
             raise ConfigError(
                 f"jax.processes={self.count}: process {saved.index(set())} has"

@@ -130,7 +130,7 @@ class Run:
             self._logger,
             Patience(folder, config.run.disk_patience),
             self.peers,
-            None if newest is None else self._progress(),
+            None if self._checkpoints.saved is None else self._progress(),
         )
 
     def _progress(self) -> tuple[int, int]:
@@ -151,7 +151,7 @@ class Run:
         """
         config = self.config
         self._budget = UpdateBudget(config.run.train_ratio, config.batch_steps)
-        if self.peers.any(bool(self._checkpoints.complete))[0]:
+        if self._checkpoints.common(self.peers):
             # Shapes alone, so that the device holds one state, not two.
             with logdir.explained(config):
                 state, arrays, counters = self._checkpoints.restore(

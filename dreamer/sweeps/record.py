@@ -201,8 +201,4 @@ def hold(folder: Path) -> lock.Lock:
       ConfigError: another one has it; in a line that says which.
       OSError: it cannot be written.
     """
-    held = lock.acquire(folder, "sweep")
-    while not (folder / lock.FILE).exists():  # a first command took it back
-        held.release()
-        held = lock.acquire(folder, "sweep")
-    return held
+    return lock.acquire(folder, "sweep")

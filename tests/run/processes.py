@@ -63,6 +63,9 @@ class Process:
         )
         return counters["policy_steps"]
 
+    def common(self):
+        return self.checkpoints.common(self.peers)
+
     def save(self, step):
         """With the replay that was restored, or else a new one."""
         replay = self.replay or filled()

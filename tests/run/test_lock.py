@@ -145,6 +145,34 @@ def test_of_many_at_once_one_wins(tmp_path):
         assert line == "locked\n" or f"(process {winner} on host" in line
 
 
+@pytest.mark.parametrize("another", [False, True])
+def test_a_file_deleted_while_it_is_waited_for_is_no_lock(
+    tmp_path, monkeypatch, another
+):
+    logdir = tmp_path / "new"
+    held = [acquire(logdir)]
+
+    def first_is_taken_back(seconds):
+        monkeypatch.undo()
+        (logdir / "lock").unlink()
+        logdir.rmdir()
+        if another:
+            held.append(acquire(logdir))
+        held.pop(0).release()
+
+    monkeypatch.setattr(lock_module.time, "sleep", first_is_taken_back)
+    if another:  # who waited must not believe that it has the lock too
+        with pytest.raises(ConfigError, match="another run is using it"):
+            acquire(logdir)
+    else:
+        held.append(acquire(logdir))
+    with pytest.raises(ConfigError, match="another run is using it"):
+        check(logdir)
+    [last] = held
+    last.release()
+    check(logdir)
+
+
 def test_somebody_who_only_looks_is_waited_for(tmp_path, monkeypatch):
     (tmp_path / "lock").touch()
     with (tmp_path / "lock").open() as file:

@@ -27,11 +27,11 @@ FILE = "config.yaml"
     ],
 )
 def test_what_may_pass_is_told_from_what_will_not(number, passing):
-    config = load(["--logdir", "here"])
+    config = load(["--logdir", "/here"])
     with pytest.raises(ConfigError) as caught, explained(config):
         raise OSError(number, os.strerror(number))
     assert isinstance(caught.value, PassingError) == passing
-    assert str(caught.value) == f"logdir=here: {os.strerror(number)}"
+    assert str(caught.value) == f"logdir=/here: {os.strerror(number)}"
 
 
 def test_a_run_may_have_been_made_where_nobody_can_look(tmp_path):

@@ -78,17 +78,17 @@ def test_rows_of_all_come_together(three):
 def test_the_newest_checkpoint_that_all_have(three):
     # One was killed before it had written its last.
     peers = with_others(three, [100, 200], [200, 300])
-    assert peers.common([200, 300]) == [200]
-    assert peers.common({300, 200, 100}) == [200]
-    assert with_others(three, [-1, -1], [-1, -1]).common([]) == []
-    assert ALONE.common([100, 300, 200]) == [300, 200, 100]
-    assert ALONE.common([]) == []
+    assert peers.common([200, 300], began=True) == [200]
+    assert peers.common({300, 200, 100}, began=True) == [200]
+    assert with_others(three, [-1, -1], [-1, -1]).common([], began=True) == []
+    assert ALONE.common([100, 300, 200], began=True) == [300, 200, 100]
+    assert ALONE.common([], began=True) == []
 
 
 def test_checkpoints_of_fewer_processes_are_refused(three):
     peers = with_others(three, [100, 200], [-1, -1])
     with pytest.raises(ConfigError) as error:
-        peers.common([100, 200])
+        peers.common([100, 200], began=True)
     assert str(error.value) == (
         "jax.processes=3: process 2 has no checkpoint, though others have; go"
         " on with as many processes as began and the same logdir, or use"
@@ -99,7 +99,7 @@ def test_checkpoints_of_fewer_processes_are_refused(three):
 def test_no_checkpoint_in_common_is_refused_by_what_there_is(three):
     peers = with_others(three, [154, 216], [216, 340])
     with pytest.raises(ConfigError) as error:
-        peers.common([468, 340])
+        peers.common([468, 340], began=True)
     assert str(error.value) == (
         "jax.processes=3: no checkpoint is of all processes (process 0: 340,"
         " 468; process 1: 154, 216; process 2: 216, 340); use another logdir"

@@ -1,6 +1,7 @@
 """Saving: rows come first, and processes save and restore together."""
 
 import errno
+import shutil
 
 import pytest
 
@@ -206,6 +207,44 @@ def test_what_one_process_refuses_all_refuse(start, two):
 def test_one_without_checkpoints_is_no_reason_to_wait(start, two, tmp_path):
     errors = start(3).each("restore")
     assert all("process 2 has no checkpoint" in str(x) for x in errors)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_killed_when_they_wrote_their_first_all_begin_anew(
+    start, ill, tmp_path, index
+):
+    run = start(2)
+    folders = [process.folder for process in run.all]
+    ill.append(index)
+    run.each("save", 10)
+    ill.clear()
+    assert run.saved[index] == [] != run.saved[1 - index]
+    # One that never was here has nothing to begin anew.
+    for error in start(2).each("common"):
+        assert f"process {index} has no checkpoint, though" in str(error)
+    for folder in folders:
+        (folder / "lock").touch()
+    again = start(2)
+    assert again.each("common") == [[], []]
+    assert again.saved == [[], []]
+    [report] = again.all[1 - index].checkpoints.reports
+    assert report.startswith("checkpoint 10 is not of all processes, which")
+    assert again.all[index].checkpoints.reports == []
+    # What does not count stays until all have another one.
+    assert start(2).each("common") == [[], []]
+    again.each("save", 5)
+    assert again.saved == [[5], [5]]
+    assert start(2).each("common") == [[5], [5]]
+    for process in again.all:
+        assert_nothing_left_over(process.folder)
+
+
+def test_a_lost_part_of_a_run_is_not_begun_anew(start, two):
+    shutil.rmtree(two[1] / "ckpt")
+    for folder in two:
+        (folder / "lock").touch()
+    errors = start(2).each("common")
+    assert all("process 1 has no checkpoint" in str(x) for x in errors)
 
 
 # Rows that wait for the disk

@@ -6,7 +6,6 @@ import os
 import pytest
 
 from dreamer.options import ConfigError
-from dreamer.run import lock
 from dreamer.settings import load, save
 from dreamer.sweeps import record
 from dreamer.sweeps.grid import expand
@@ -94,23 +93,6 @@ def test_a_run_whose_settings_are_gone_is_no_other(tmp_path):
     arguments = ["--configs", str(tmp_path / "gone.yaml")]
     found = record.Record(tmp_path, {"a-0": record.Entry(arguments)})
     record.check(found, runs(tmp_path))
-
-
-def test_a_lock_that_was_taken_back_is_taken_anew(tmp_path, monkeypatch):
-    """The first command ends and deletes it while the second one waits."""
-    real, times = lock.acquire, []
-
-    def acquire(folder, what):
-        held = real(folder, what)
-        times.append(held)
-        if len(times) == 1:
-            (folder / lock.FILE).unlink()
-        return held
-
-    monkeypatch.setattr(lock, "acquire", acquire)
-    taken = pytest.raises(ConfigError, match="another sweep is using it")
-    with record.hold(tmp_path), taken:
-        real(tmp_path, "sweep")
 
 
 @pytest.mark.parametrize(
