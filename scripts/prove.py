@@ -38,6 +38,7 @@ from dreamer.command import Parser, whole_number  # noqa: E402
 from dreamer.options import ConfigError, one_line, shown  # noqa: E402
 from dreamer.places import home  # noqa: E402
 from dreamer.run.when import StopSignal  # noqa: E402
+from dreamer.streams import lossy  # noqa: E402
 from dreamer.sweeps.slots import usable_cores  # noqa: E402
 
 SOLVED = 0.9  # of the way from random to the best
@@ -268,4 +269,6 @@ def run(
 
 
 if __name__ == "__main__":
+    # Hours of training are worth more than a line that nobody reads.
+    sys.stdout, sys.stderr = lossy(sys.stdout), lossy(sys.stderr)
     sys.exit(main())

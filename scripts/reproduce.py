@@ -30,6 +30,7 @@ from dreamer.options import (  # noqa: E402
     shown,
 )
 from dreamer.places import home  # noqa: E402
+from dreamer.streams import lossy  # noqa: E402
 from dreamer.sweeps.grid import SUITES  # noqa: E402
 
 PROOF = "proof"
@@ -243,4 +244,6 @@ def draw(benchmark: str, results: Path) -> None:
 
 
 if __name__ == "__main__":
+    # Hours of training are worth more than a line that nobody reads.
+    sys.stdout, sys.stderr = lossy(sys.stdout), lossy(sys.stderr)
     sys.exit(main(sys.argv[1:]))
