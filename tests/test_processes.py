@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -146,6 +147,15 @@ def test_two_processes_stop_and_go_on_together(cache, tmp_path):
     assert found["owed"] == 0
     report = json.loads((logdir / "status.json").read_text())
     assert report["updates"] == planned.total_updates
+
+    # As if killed when one of them had not written its first.
+    shutil.rmtree(second / "ckpt")
+    shutil.rmtree(logdir / "ckpt" / str(steps))
+    (out, _), _ = ends(*start_two(cache, logdir, 100))
+    assert f"checkpoint {more} is not of all processes" in out
+    assert saved_steps(logdir / "ckpt") == saved_steps(second / "ckpt")
+    assert saved_steps(logdir / "ckpt") == {100}
+    assert all(0 < row["step"] <= 100 for row in rows(logdir))
 
 
 @pytest.mark.long
