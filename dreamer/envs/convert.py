@@ -19,6 +19,8 @@ from dreamer.options import ConfigError
 
 # Of an image. One with more is likely to have its channels first.
 MOST_CHANNELS = 16
+# Of 255, which is white. The agent sees next to nothing of darker images.
+LEAST_WHITE = 32
 
 Converter = Callable[[Any], np.ndarray]
 
@@ -80,6 +82,13 @@ def _image(
             " gymnasium.wrappers.TransformObservation moves them there with"
             " numpy.moveaxis(x, 0, -1)"
         )
+    white = space.high.max()
+    if white < LEAST_WHITE:
+        raise ConfigError(
+            f"{name} has the space {space}, an image with {white} for white,"
+            " allowed: 255; gymnasium.wrappers.TransformObservation scales"
+            " it, or makes it a vector by another dtype, such as int8"
+        )
 
     def convert(value: Any) -> np.ndarray:
         value = np.asarray(value)
@@ -97,6 +106,19 @@ def _vector(name: str, space: spaces.Box, value: Any) -> np.ndarray:
         raise _unusable(name, value, space.shape, "numbers")
     with np.errstate(all="ignore"):  # what becomes infinite is refused later
         return value.astype(np.float32).reshape(-1)
+
+
+def to_number(name: str, value: Any) -> float:
+    """One number, of Python or in an array of whatever shape.
+
+    Raises:
+        Unusable: if it is something else.
+    """
+    value = np.asarray(value)
+    if value.size != 1 or value.dtype.kind not in "fiub":
+        given = f"{value.dtype} of shape {value.shape}"
+        raise Unusable(f"{name} is {given}, allowed: one number")
+    return float(value.reshape(()))
 
 
 def _whole(

@@ -33,7 +33,7 @@ from gymnasium.wrappers import OrderEnforcing, TimeLimit
 from dreamer.config import GymConfig
 from dreamer.envs import proofs  # noqa: F401  (registers its tasks)
 from dreamer.envs.blob import pack, unpack
-from dreamer.envs.convert import Converter, converter, is_image
+from dreamer.envs.convert import Converter, converter, is_image, to_number
 from dreamer.envs.host import Unusable
 from dreamer.envs.modules import import_module
 from dreamer.options import ConfigError
@@ -63,11 +63,6 @@ def make_gym(
         # check in every step.
         env = gymnasium.make(env_id, disable_env_checker=True)
         modes = env.metadata.get("render_modes") or ()
-        if render and "rgb_array" in modes:
-            env.close()
-            env = gymnasium.make(
-                env_id, disable_env_checker=True, render_mode="rgb_array"
-            )
     except (gymnasium.error.Error, ImportError) as error:
         hint = ""
         if name not in gymnasium.registry:
@@ -77,7 +72,22 @@ def make_gym(
             hint += "; --env.import names modules that register others"
         reason = " ".join(str(error).split()).rstrip(".")
         raise ConfigError(f"task is gym_{env_id}: {reason}{hint}") from None
+    if render and "rgb_array" in modes:
+        env.close()
+        try:
+            env = gymnasium.make(
+                env_id, disable_env_checker=True, render_mode="rgb_array"
+            )
+        except Exception as error:
+            reason = unrenderable(error)
+            raise ConfigError(f"video of gym_{env_id}: {reason}") from None
     return GymAdapter(env, config)
+
+
+def unrenderable(error: Exception) -> str:
+    """In a line, that an environment cannot be rendered, and why."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"cannot be rendered: {reason}"
 
 
 class GymAdapter(gymnasium.Wrapper):
@@ -90,7 +100,8 @@ class GymAdapter(gymnasium.Wrapper):
     or (n,) counted from 0. Actions are an int counted from 0, or float32 (n,)
     in [-1, 1].
 
-    Observations that are not as their space says raise `Unusable`.
+    Observations that are not as their space says, and rewards that are no
+    number, raise `Unusable`.
 
     Raises:
         ConfigError: if a space is not supported or a key is reserved.
@@ -144,7 +155,7 @@ class GymAdapter(gymnasium.Wrapper):
         total, is_terminal = 0.0, False
         for _ in range(self._repeat):
             obs, reward, terminated, truncated, info = self.env.step(action)
-            total += float(reward)
+            total += to_number("reward", reward)
             is_terminal |= bool(info.get("is_terminal"))
             if terminated or truncated:
                 break

@@ -156,7 +156,11 @@ def _rows_differ(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def to_gray(image: np.ndarray) -> np.ndarray:
-    """Luma of an RGB image, truncated: uint8 (H, W, 3) -> (H, W, 1)."""
+    """Luma of an RGB image, truncated: uint8 (H, W, 3) -> (H, W, 1).
+
+    As floats, 0.299, 0.587 and 0.114 are together less than 1, and what is
+    gray before would be darker then. So the last one is what they lack.
+    """
     red, green, blue = np.moveaxis(image, -1, 0)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    luma = 0.299 * red + 0.587 * green + (1 - (0.299 + 0.587)) * blue
     return luma.astype(np.uint8)[..., None]

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
 from dreamer.config import Config
+from dreamer.envs.gym import unrenderable
 from dreamer.envs.make import make_env
 from dreamer.options import ConfigError
 
@@ -67,9 +68,8 @@ class Watched(gymnasium.Wrapper):
         try:
             env.reset()  # nothing can be seen before; the next has its seed
             frame = np.asarray(env.render())
-        except (gymnasium.error.Error, ImportError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"cannot be rendered: {reason}") from None
+        except Exception as error:  # no display, no driver, no package, ...
+            raise ConfigError(unrenderable(error)) from None
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise ConfigError(
                 f"render() gives {frame.dtype}{list(frame.shape)}, allowed:"

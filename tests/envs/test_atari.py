@@ -12,6 +12,7 @@ from dreamer.config import AtariConfig
 from dreamer.envs.atari import Atari
 from dreamer.envs.games import ALIASES, GAMES, rom_name
 from dreamer.envs.palette import PALETTE
+from dreamer.envs.screen import to_gray
 from dreamer.options import ConfigError
 
 RGB = AtariConfig(size=(64, 64), sticky=0.0, gray=False, actions="needed")
@@ -37,10 +38,13 @@ def look(frames, config):
     image = np.asarray(image)
     if not config.gray:
         return image
-    red, green, blue = (image[..., i].astype(np.float64) for i in range(3))
-    return (0.299 * red + 0.587 * green + 0.114 * blue).astype(np.uint8)[
-        ..., None
-    ]
+    weights = np.array([0.299, 0.587, 1 - (0.299 + 0.587)])
+    return (image * weights).sum(-1).astype(np.uint8)[..., None]
+
+
+def test_gray_stays_as_it_is():
+    grays = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(16, 16, 3)
+    np.testing.assert_array_equal(to_gray(grays)[..., 0], grays[..., 0])
 
 
 class Plain:

@@ -140,6 +140,33 @@ def test_a_reward_that_is_not_finite(build, num, reward, given):
     assert envs.reports[0].startswith(line)
 
 
+@pytest.mark.parametrize(
+    "reward", [-2, np.float32(-2), np.array([-2.0]), np.array([[-2]], np.int8)]
+)
+def test_a_reward_may_be_an_array_of_one(build, reward):
+    envs = build([gives(VECTOR, VECTOR.low, reward=reward)], 0)
+    envs.reset()
+    assert envs.step(np.zeros(1, int))["reward"] == [-2]
+    assert not envs.reports
+
+
+@pytest.mark.parametrize(
+    ("reward", "given"),
+    [
+        (np.zeros(2), "float64 of shape (2,)"),
+        ([], "float64 of shape (0,)"),
+        (None, "object of shape ()"),
+        ("3", "<U1 of shape ()"),
+    ],
+)
+def test_a_reward_that_is_no_number(build, reward, given):
+    envs = build([gives(VECTOR, VECTOR.low, reward=reward)], 0)
+    envs.reset()
+    envs.step(np.zeros(1, int))
+    line = f"environment 0 failed: reward is {given}, allowed: one number; "
+    assert envs.reports[0].startswith(line)
+
+
 def test_what_is_written_in_another_way_is_taken(build):
     for space, value, taken in (
         (VECTOR, [0.5, 1, 0], [0.5, 1, 0]),
@@ -180,6 +207,19 @@ def test_the_way_out_that_the_refusal_names(build):
     envs = build([lambda: GymAdapter(env, GymConfig())], 0)
     image = envs.reset()["image"][0]
     np.testing.assert_array_equal(image[..., 1], stack[1])
+
+
+def test_an_image_that_the_agent_would_see_as_black():
+    board = spaces.Box(0, 1, (8, 8, 12), np.uint8)
+    with pytest.raises(ConfigError, match="an image with 1 for white, allow"):
+        GymAdapter(plain(board, board.low), GymConfig())
+    env = gymnasium.wrappers.TransformObservation(
+        plain(board, board.high),
+        lambda obs: obs.astype(np.int8),
+        spaces.Box(0, 1, board.shape, np.int8),
+    )
+    obs, _ = GymAdapter(env, GymConfig()).reset()
+    np.testing.assert_array_equal(obs["vector"], np.ones(8 * 8 * 12))
 
 
 def test_a_name_that_nobody_gave_is_left_out():

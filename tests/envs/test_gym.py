@@ -373,6 +373,21 @@ def test_an_error_of_its_own_keeps_its_place(registered, build):
     assert "ValueError: size=3: bad" in str(caught.value)
 
 
+def test_an_environment_that_takes_no_render_mode(registered):
+    def make():
+        env = Fake(spaces.Discrete(2))
+        env.metadata = {"render_modes": ["rgb_array"]}
+        return env
+
+    name = registered(make)
+    make_gym(name, CONFIG)
+    with pytest.raises(ConfigError) as caught:
+        make_gym(name, CONFIG, render=True)
+    line = str(caught.value)
+    assert line.startswith("video of gym_Mine-v0: cannot be rendered: ")
+    assert "\n" not in line
+
+
 @pytest.mark.parametrize("metadata", [{"render_modes": None}, {}])
 def test_an_environment_that_says_nothing_of_pictures(registered, metadata):
     def make(render_mode=None):

@@ -63,10 +63,15 @@ def missing(self):
     raise gymnasium.error.DependencyNotInstalled("pygame is\nnot installed")
 
 
+def broken(self):
+    raise RuntimeError("no display")
+
+
 @pytest.mark.parametrize(
     ("render", "reason"),
     [
         (missing, "cannot be rendered: pygame is not installed"),
+        (broken, "cannot be rendered: no display"),
         (lambda self: None, r"render\(\) gives object\[\]"),
         (lambda self: np.zeros((4, 4, 3)), r".*float64\[4, 4, 3\], allowed"),
     ],
