@@ -45,7 +45,8 @@ PROGRAM = "dreamer.evaluate"
 DESCRIPTION = """\
 Plays episodes with the agent of a checkpoint. Writes their scores, the mean
 with a 95% interval and, where it is known, the human-normalised score to
-DIR/eval-STEPS-MODE.json; with --video, films to DIR/videos.
+DIR/eval-STEPS-MODE.json, whose name goes on where something is not as usual;
+with --video, films to DIR/videos.
 
 All else is as the run's settings say. Flags as in training change some:
 --env.* (what it plays), --jax.* (where it computes; by default on an
@@ -53,6 +54,7 @@ accelerator if there is one, wherever the run did), --run.env_timeout and
 --run.env_restarts. Atari games are played until no life is left.
 """
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130  # exit codes, beside 0
+EPISODES = 100  # unless it is said how many
 FPS = 30.0  # of an environment that does not say
 SLOWEST, FASTEST = 0.1, 1000.0  # frames per second of a film
 
@@ -124,7 +126,7 @@ def _parser() -> Parser:
     add("--out", metavar="FILE", type=home, help="instead of that in DIR")
     for flag, default, low, high, about in (
         ("checkpoint", None, 0, 10**18, "its policy steps (default: newest)"),
-        ("episodes", 100, 1, 10**6, "episodes to play"),
+        ("episodes", EPISODES, 1, 10**6, "episodes to play"),
         ("envs", 8, 1, 4096, "environments in parallel"),
         ("seed", 0, 0, 2**32 - 1, "of environments and actions"),
         ("video", 0, 0, 10**6, "episodes to make films of, the first ones"),
@@ -180,7 +182,9 @@ def prepare(argv: Sequence[str], opened: contextlib.ExitStack) -> Job:
         settings=changes,
     )
     conditions = _conditions(flags, changes, policy)
-    name = evaluation_file.name(conditions, LENGTH)
+    usual = flags.episodes == EPISODES
+    count = None if usual else flags.episodes
+    name = evaluation_file.name(conditions, LENGTH, count)
     out = flags.out or policy.home / name
     _check_writable(out)
     envs = policy.make_envs(
@@ -208,7 +212,7 @@ def _conditions(
         seed=flags.seed,
         envs=min(flags.envs, flags.episodes),
         length=flags.length,
-        settings=changes,
+        settings={k: v for k, v in changes.items() if k in policy.changed},
     )
 
 
@@ -216,6 +220,8 @@ def _check_writable(out: Path) -> None:
     try:
         if out.is_dir():
             raise ConfigError(f"--out {out}: expected a file, it is a folder")
+        if out.exists() and not out.is_file():  # would be replaced by a file
+            raise ConfigError(f"--out {out}: expected a file, it is a device")
         parents = out.absolute().parents
         folder = next(folder for folder in parents if folder.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):

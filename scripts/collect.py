@@ -63,11 +63,14 @@ def unfinished(run: Path) -> str:
     return f"{told['state']}, saved at policy step {newest:,} of {steps:,}"
 
 
-def is_evaluated(run: Path) -> bool:
-    """Whether the newest checkpoint's agent has played, as usual."""
+def is_evaluated(run: Path, episodes: int) -> bool:
+    """Whether the newest checkpoint's agent has played enough, as usual."""
     newest = _newest(run)
-    found = map(read_evaluation, _evals(run))
-    return any(x.usual and x.checkpoint >= newest for x in found)
+    found = [read_evaluation(x) for x in _evals(run)]
+    counts = [
+        len(x.scores) for x in found if x.usual and x.checkpoint >= newest
+    ]
+    return max(counts, default=0) >= episodes
 
 
 def _evals(run: Path) -> list[Path]:
@@ -125,9 +128,9 @@ def keep(run: Path, target: Path, benchmark: str) -> bool:
         **{x.name: x.read_bytes() for x in _evals(run)},
         **_agent(run),
     }
-    names = {x.name for x in target.glob("*") if x.is_file()} - files.keys()
+    names = {x.name for x in _evals(target)} - files.keys()
     for name in names:
-        (target / name).unlink()  # evaluations of an earlier run
+        (target / name).unlink()  # of an earlier run
     fresh = bool(names)
     for name, content in files.items():
         path = target / name

@@ -64,7 +64,9 @@ def main(argv: Sequence[str]) -> int:
             code = max(code, evaluate(logdir, flags.episodes))
             if code == INTERRUPTED:
                 return code
-        kept, damaged = keep(flags.benchmark, logdir, results)
+        kept, damaged = keep(
+            flags.benchmark, logdir, results, flags.episodes
+        )
         code = max(code, FAILED) if damaged else code
         if not kept and flags.collect:
             raise ConfigError(f"{logdir}: holds no run that is finished")
@@ -162,7 +164,9 @@ def evaluate(logdir: Path, episodes: int) -> int:
     code = 0
     for folder in collect.runs(logdir):
         try:
-            if collect.unfinished(folder) or collect.is_evaluated(folder):
+            if collect.unfinished(folder):
+                continue
+            if collect.is_evaluated(folder, episodes):
                 continue
         except (ValueError, OSError):
             continue  # `keep` says why
@@ -213,8 +217,10 @@ def run(arguments: Sequence[str], log: Path | None = None) -> int:
     return INTERRUPTED if stopped or code < 0 else code
 
 
-def keep(benchmark: str, logdir: Path, results: Path) -> tuple[int, int]:
-    """Keeps what is finished, and says what is left out.
+def keep(
+    benchmark: str, logdir: Path, results: Path, episodes: int
+) -> tuple[int, int]:
+    """Keeps what is finished and has played, and says what is left out.
 
     Returns:
       The number of runs that are kept now, and of those that cannot be: with
@@ -226,8 +232,9 @@ def keep(benchmark: str, logdir: Path, results: Path) -> tuple[int, int]:
         try:
             if reason := collect.unfinished(folder):
                 print(f"{name}: left out, {reason}")
-            elif not collect.is_evaluated(folder):
-                print(f"{name}: left out, its agent has not played")
+            elif not collect.is_evaluated(folder, episodes):
+                reason = f"its agent has not played {episodes} episodes"
+                print(f"{name}: left out, {reason}")
             elif collect.keep(folder, results / name, benchmark):
                 print(f"{name}: kept")
         except (ValueError, OSError) as error:

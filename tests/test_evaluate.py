@@ -17,6 +17,7 @@ import pytest
 
 from dreamer import evaluate
 from dreamer.run.checkpoint import Checkpoints
+from dreamer.scores.evaluation_file import read_evaluation
 from dreamer.video import Film
 from tests.refusals import files, outcome
 from tests.run.trained import CARTPOLE, PONG, checkpoint, programs_kept
@@ -62,7 +63,7 @@ def run(logdir, flags, out=None):
 
 def test_scores_and_films_of_a_game(pong, capsys):
     path, found = run(pong, f"{FEW} --video 2")
-    assert path == pong / "eval-300-sample.json"
+    assert path == pong / "eval-300-sample-episodes3.json"
     said = capsys.readouterr().out
     assert "Mean score" in said
     assert f"Written: {path}" in said
@@ -79,7 +80,7 @@ def test_scores_and_films_of_a_game(pong, capsys):
     expected |= {"format": 1, "task": "atari100k_pong", "mode": "sample"}
     assert expected.items() <= found.items()
     films = [x.get("video") for x in episodes]
-    names = [f"videos/eval-300-sample-00{n}.mp4" for n in range(2)]
+    names = [f"videos/{path.stem}-00{n}.mp4" for n in range(2)]
     assert films == [*names, None]
     with av.open(str(pong / names[0])) as film:
         assert film.streams.video[0].average_rate == 15
@@ -133,13 +134,21 @@ def test_a_copied_checkpoint_and_another_name(cartpole, tmp_path, capsys):
         (copy / name).write_bytes(content)
     flags = "--episodes 2 --envs 1 --mode argmax --seed 7 --length 3"
     path, found = run(copy, f"{flags} --env.gym.repeat 2")
-    assert path.name == "eval-300-argmax-seed7-length3-repeat=2.json"
+    name = "eval-300-argmax-seed7-length3-episodes2-repeat=2.json"
+    assert path.name == name
     assert path.parent == copy
     assert [x["length"] for x in found["episodes"]] == [3, 3]
     assert found["cut_short"] == 2
     assert found["settings"] == {"env.gym.repeat": "2"}
     assert (found["random"], found["human_normalized"]) == (None, None)
     assert "of which 2 reached the limit" in capsys.readouterr().out
+
+
+def test_a_setting_that_is_the_runs_own_changes_nothing(cartpole, tmp_path):
+    flags = "--episodes 1 --env.gym.repeat 1 --jax.platform cpu"
+    path, found = run(cartpole, flags, tmp_path / "eval.json")
+    assert found["settings"] == {"jax.platform": "cpu"}
+    assert read_evaluation(path).usual
 
 
 def test_the_beginning_of_a_game_is_not_normalised(pong, tmp_path):
@@ -198,6 +207,14 @@ def test_bad_input_is_one_line(cartpole, pong, tmp_path, text, words):
     line = outcome("dreamer.evaluate", evaluate.main, argv, tmp_path)
     assert words in line
     assert files(cartpole.parent) == before
+
+
+def test_a_device_is_not_replaced_by_a_file(cartpole, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    argv = f"--logdir {cartpole} --episodes 1 --out {tmp_path}/pipe".split()
+    assert evaluate.main(argv) == 2
+    assert "pipe: expected a file, it is a device" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_disk_that_takes_nothing(cartpole, tmp_path, capsys, monkeypatch):

@@ -92,7 +92,7 @@ def write_atari(top, seeds=2):
     for seed in range(seeds):
         flags = f"--configs atari100k size12m --seed {seed}"
         write_run(top / "runs" / f"atari100k_pong-{seed}", flags)
-    return ["atari100k", "--logdir", str(top / "runs")]
+    return ["atari100k", "--logdir", str(top / "runs"), "--episodes", "2"]
 
 
 def write_proof(top):
@@ -105,7 +105,7 @@ def write_proof(top):
         flags = f"--configs proof --task {task} --seed {seed}"
         folder = top / "runs" / f"{name}-{seed}"
         write_run(folder, flags, [score] * 3, steps=14_000)
-    return ["proof", "--logdir", str(top / "runs")]
+    return ["proof", "--logdir", str(top / "runs"), "--episodes", "3"]
 
 
 def collected(argv, top):
@@ -248,7 +248,7 @@ def test_what_is_not_finished_is_left_out_and_said(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[:3] == [
         f"{runs[0].name}: left out, interrupted, saved at policy step 7,000"
         " of 110,000",
-        f"{runs[1].name}: left out, its agent has not played",
+        f"{runs[1].name}: left out, its agent has not played 2 episodes",
         f"{runs[2].name}: kept",
     ]
 
@@ -305,10 +305,11 @@ def test_small_tasks_are_trained_by_prove(tmp_path, started):
 
 @pytest.mark.parametrize("code", [1, 2, 120])
 def test_only_agents_that_have_not_played_do(tmp_path, started, capsys, code):
-    argv = [*write_atari(tmp_path, seeds=4), "--episodes", "7"]
+    argv = write_atari(tmp_path, seeds=5)
     runs = sorted((tmp_path / "runs").iterdir())
-    for run in runs[1:]:
-        next(run.glob("eval*.json")).unlink()
+    next(runs[1].glob("eval*.json")).unlink()
+    write_evaluation(runs[2], [1.0], 110_000)  # for a film, say
+    next(runs[3].glob("eval*.json")).unlink()
     Status(runs[3], 110_000, 0).write("running")
     shutil.rmtree(runs[3] / "ckpt")
     commands, codes = started
@@ -316,7 +317,7 @@ def test_only_agents_that_have_not_played_do(tmp_path, started, capsys, code):
     kept = ["--results", str(tmp_path / "kept")]
     assert reproduce.main([*argv, *kept]) == 1
     assert commands[1:] == [
-        f"-m dreamer.evaluate --logdir {run} --episodes 7".split()
+        f"-m dreamer.evaluate --logdir {run} --episodes 2".split()
         for run in runs[1:3]
     ]
     log = runs[1].with_name(f"{runs[1].name}.log")
@@ -391,15 +392,14 @@ def test_other_settings_are_not_mixed(tmp_path, capsys):
     collected(argv, kept)
     other = tmp_path / "others" / "atari100k_pong-0"
     write_run(other, "--configs atari100k size12m --agent.horizon 99")
-    argv = f"atari100k --collect --logdir {other.parent} --results {kept}"
+    flags = f"--collect --episodes 2 --logdir {other.parent} --results {kept}"
     before = files(kept)
     capsys.readouterr()
-    assert reproduce.main(argv.split()) == 1
+    assert reproduce.main(["atari100k", *flags.split()]) == 1
     assert "holds a run of other settings" in capsys.readouterr().out
     changed = {x for x, y in files(kept).items() if before.get(x) != y}
     assert not {x.name for x in changed} & {"config.yaml", "scores.jsonl"}
-    argv = f"proof --collect --logdir {other.parent} --results {kept}"
-    assert reproduce.main(argv.split()) == 2
+    assert reproduce.main(["proof", *flags.split()]) == 2
     said = capsys.readouterr()
     assert "task=atari100k_pong is not of proof" in said.out
     assert "holds no run that is finished" in said.err

@@ -233,4 +233,11 @@ def imagined(result: Dream) -> Picture:
 
 
 def _caption(reward: float, value: float, ends: float) -> str:
-    return f"reward {reward:+z.2f}\nvalue {value:+z.2f}\nends {ends:.0%}"
+    return f"reward {_short(reward)}\nvalue {_short(value)}\nends {ends:.0%}"
+
+
+def _short(number: float) -> str:
+    """A number in at most eight letters, as a column is narrow."""
+    size = abs(number)
+    kind = "z.2f" if size < 1e3 else ".0f" if size < 1e6 else ".1e"
+    return f"{number:+{kind}}"

@@ -70,13 +70,15 @@ def acquire(logdir: Path, what: str = "run") -> "Lock":
       ConfigError: another one has it; in a line that says which.
       OSError: the file cannot be written.
     """
+    end = time.monotonic() + PATIENCE
     while True:
         try:
             lock = _acquire(logdir, what)
         except FileNotFoundError:
-            if logdir.exists():
+            # Deleted meanwhile; or, as in /proc, it cannot be made.
+            if logdir.exists() or time.monotonic() > end:
                 raise
-            continue  # the folder was deleted meanwhile
+            continue
         if lock.is_of(logdir):
             return lock
         lock.release()  # its file was deleted meanwhile

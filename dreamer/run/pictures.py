@@ -71,16 +71,23 @@ def difference(model: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return ((model.astype(np.int16) - truth + 256) // 2).astype(np.uint8)
 
 
+def _scale(picture: Picture, font: ImageFont.FreeTypeFont) -> int:
+    """How much images are enlarged: no caption reaches into the next."""
+    width, columns = picture.frames.shape[2], len(picture.captions[0])
+    texts = {line for x in picture.captions for y in x for line in y.split()}
+    return width
+
+
 def with_text(picture: Picture) -> Iterator[np.ndarray]:
     """Frames at the size of a film, with title, words and captions.
 
     Yields:
       (H, W, 3) uint8, as many as the picture has.
     """
-    scale = max(1, round(WIDTH / picture.frames.shape[2]))
-    frames = picture.frames
-    height, width = (n * scale for n in frames.shape[1:3])
     font = ImageFont.load_default(FONT)
+    frames = picture.frames
+    scale = _scale(picture, font)
+    height, width = (n * scale for n in frames.shape[1:3])
     left = LINE + int(max(map(font.getlength, picture.rows), default=0))
     lines = max((x.count("\n") + 1 for x in picture.captions[0]), default=0)
     size = (left + width + LINE // 2, 2 * LINE + height + lines * LINE)

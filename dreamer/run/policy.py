@@ -90,6 +90,7 @@ def _policy(snapshot: Snapshot, home: Path, mode: str, seed: int) -> "Policy":
         jax.device_put(part["params"]),
         config,
         home=home,
+        changed=snapshot.changed,
         mode=mode,
         seed=seed,
         policy_steps=snapshot.policy_steps,
@@ -104,6 +105,7 @@ class Policy:
 
     Attributes:
       config: of the run, but for what `load` was told to change.
+      changed: keys of the settings that this changed.
       obs_spaces: what each observation key looks like.
       action_space: what the action looks like.
       home: the run's logdir, or the folder of a checkpoint copied elsewhere.
@@ -118,12 +120,14 @@ class Policy:
         config: Config,
         *,
         home: Path,
+        changed: frozenset[str],
         mode: str,
         seed: int,
         policy_steps: int,
         updates: int,
     ) -> None:
         self.config = config
+        self.changed = changed
         self.home = home
         self.obs_spaces = agent.obs_spaces
         self.action_space = agent.action_space

@@ -17,7 +17,7 @@ from dreamer.options import ConfigError
 from dreamer.replay import Damaged
 from dreamer.run import archive
 from dreamer.run.shelf import folder_of, saved_steps
-from dreamer.settings import from_yaml
+from dreamer.settings import differences, from_yaml
 
 Result = TypeVar("Result")
 META, CONFIG = "meta.json", "config.yaml"
@@ -40,6 +40,7 @@ class Snapshot:
       meta: contents of its `META`, see archive.py.
       settings: those of the run, as the text of a config.yaml.
       config: the same, but for what was to be changed.
+      changed: keys of the settings that it changed.
       policy_steps: number of the run's policy steps when it was saved.
     """
 
@@ -47,6 +48,7 @@ class Snapshot:
     meta: dict[str, Any]
     settings: str
     config: Config
+    changed: frozenset[str]
     policy_steps: int
 
 
@@ -154,9 +156,11 @@ def read(path: Path, logdir: Path, changes: Mapping[str, Any]) -> Snapshot:
         raise Damaged(f"{path / META}: damaged, it has no policy_steps")
     text, name = _settings(path, meta)
     usual = {**USUAL, "logdir": str(logdir)}
-    check_flags(changes, from_yaml(text, name, usual))
+    own = from_yaml(text, name, usual)
+    check_flags(changes, own)
     config = from_yaml(text, name, {**usual, **changes})
-    return Snapshot(path, meta, text, config, policy_steps)
+    changed = frozenset(differences(own, config))
+    return Snapshot(path, meta, text, config, changed, policy_steps)
 
 
 def _every(logdir: Path) -> str:

@@ -56,18 +56,23 @@ class Conditions:
     settings: Mapping[str, str]
 
 
-def name(conditions: Conditions, usual_length: int) -> str:
+def name(
+    conditions: Conditions, usual_length: int, count: int | None
+) -> str:
     """The name of the file: results that mean something else have another.
 
     Args:
       conditions: Conditions that the episodes are played under.
       usual_length: Policy steps at most that go without saying.
+      count: Number of episodes, None if that goes without saying.
     """
     parts = ["eval", str(conditions.checkpoint), conditions.mode]
     if conditions.seed:
         parts.append(f"seed{conditions.seed}")
     if conditions.length != usual_length:
         parts.append(f"length{conditions.length}")
+    if count is not None:  # a film or two must not replace a hundred scores
+        parts.append(f"episodes{count}")
     for key, value in conditions.settings.items():
         if key.startswith("env."):
             text = f"{key.rpartition('.')[2]}={value}"

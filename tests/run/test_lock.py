@@ -173,6 +173,17 @@ def test_a_file_deleted_while_it_is_waited_for_is_no_lock(
     check(logdir)
 
 
+def test_a_folder_that_cannot_be_made_is_not_tried_for_ever(
+    tmp_path, monkeypatch, impatient
+):
+    def vanishes(path, **_):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(Path, "mkdir", vanishes)  # as in /proc
+    with pytest.raises(FileNotFoundError):
+        acquire(tmp_path / "new")
+
+
 def test_somebody_who_only_looks_is_waited_for(tmp_path, monkeypatch):
     (tmp_path / "lock").touch()
     with (tmp_path / "lock").open() as file:

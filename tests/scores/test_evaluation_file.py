@@ -41,9 +41,14 @@ def conditions(**changes):
     ],
 )
 def test_results_that_mean_something_else_have_another_name(changes, name):
-    usual = evaluation_file.name(conditions(), USUAL)
-    found = evaluation_file.name(conditions(**changes), USUAL)
+    usual = evaluation_file.name(conditions(), USUAL, None)
+    found = evaluation_file.name(conditions(**changes), USUAL, None)
     assert found == (name or usual)
+
+
+def test_a_few_episodes_do_not_take_the_place_of_many():
+    found = evaluation_file.name(conditions(seed=5), USUAL, 3)
+    assert found == "eval-300-sample-seed5-episodes3.json"
 
 
 def test_what_is_written_is_read(tmp_path):
