@@ -16,6 +16,15 @@ from typing import Any, NoReturn, TypeVar
 
 LONGEST = 4000  # characters of a message; a list of all settings fits
 WORDS = ("configs", "help")  # flags that are no settings
+ELSEWHERE = {  # what other programs call a setting
+    "device": "jax.platform",
+    "learning_rate": "agent.opt.lr",
+    "num_envs": "run.envs",
+    "replay_ratio": "run.train_ratio",
+    "total_steps": "run.steps",
+    "total_timesteps": "run.steps",
+    "wandb": "logger.outputs",
+}
 
 T = TypeVar("T")
 
@@ -268,6 +277,11 @@ def unknown_key(key: str, known: Iterable[str], where: str) -> NoReturn:
     if inside:
         some = ", ".join(inside[:3]) + (", ..." if inside[3:] else "")
         raise ConfigError(f"{where}{key} is a group of settings: {some}")
+    meant = ELSEWHERE.get(key)
+    if meant in known:
+        raise ConfigError(
+            f"{where}{key}: unknown setting; did you mean {meant}?"
+        )
     word = difflib.get_close_matches(key[:100], WORDS, 1, 0.7)
     if where == "--" and word:
         raise ConfigError(

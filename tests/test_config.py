@@ -10,7 +10,7 @@ import pytest
 
 from dreamer.config import Config
 from dreamer.envs.games import GAMES
-from dreamer.options import ConfigError, settings
+from dreamer.options import ELSEWHERE, ConfigError, settings
 from dreamer.presets import presets
 from dreamer.settings import (
     check_resume,
@@ -330,6 +330,15 @@ def test_logdir_below_a_file_is_refused(tmp_path):
     assert "is a file" in message(["--logdir", str(tmp_path / "file")])
     assert "is a file" in message(["--logdir", str(tmp_path / "file/a/b")])
     assert "too long" in message(["--logdir", str(tmp_path / ("a" * 300))])
+
+
+@pytest.mark.parametrize("word", list(ELSEWHERE))
+def test_names_of_other_programs_are_known(word):
+    assert ELSEWHERE[word] in settings(Config())
+    said = message([f"--{word}", "3"])
+    assert (
+        said == f"--{word}: unknown setting; did you mean {ELSEWHERE[word]}?"
+    )
 
 
 def test_a_program_exits_with_2_and_one_line(tmp_path):

@@ -232,6 +232,19 @@ def test_a_driver_without_a_gpu_does_not(checkout):
     assert checkout.setup().calls == ["venv", "pip cpu.txt"]
 
 
+def test_the_lock_can_be_chosen(checkout):
+    assert checkout.setup(LOCK="cuda12").calls == ["venv", "pip cuda12.txt"]
+    assert checkout.setup().calls == []  # nor on a node without a network
+    checkout.add_tool("nvidia-smi", "#!/bin/sh\necho 'GPU 0: NVIDIA'\n")
+    assert checkout.setup(LOCK="cpu").calls == ["venv", "pip cpu.txt"]
+    failed = checkout.setup(LOCK="cuda")
+    assert failed.returncode == 1
+    assert failed.calls == []
+    assert failed.stderr == (
+        "scripts/setup: error: LOCK=cuda: expected cpu or cuda12\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("environ", "message"),
     [

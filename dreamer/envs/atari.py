@@ -3,9 +3,10 @@
 "Mastering diverse control tasks through world models" (arXiv 2301.04104v2),
 Atari settings: action repeat 4, rewards summed and not clipped, the maximum
 of the last two frames, up to 30 no-op frames after a reset, lives ignored.
-Two points differ from the authors' public code, on purpose: the time limit
-truncates an episode and does not terminate it, and sticky actions follow
-their setting in every benchmark.
+Three points differ from the authors' public code, on purpose: the time limit
+truncates an episode and does not terminate it, sticky actions follow their
+setting in every benchmark, and the first image of an episode is the current
+screen.
 
 Uses the emulator directly. Its own sticky actions stay off: stickiness and
 no-ops are drawn here from one generator, so that the state of an environment

@@ -123,7 +123,9 @@ def select_device(config: JaxConfig) -> np.dtype:
         backend = jax.default_backend()
     except (RuntimeError, AssertionError) as error:
         # An assertion without words where JAX is installed for CPUs only.
-        reason = str(error).partition("\n")[0] or "none is installed"
+        reason = str(error).partition("\n")[0] or (
+            'JAX is installed for CPUs only: pip install "jax[cuda12]"'
+        )
         raise ConfigError(
             f"jax.platform={config.platform}: JAX finds no such device"
             f" ({reason}); expected auto, cpu or a device of this machine"
