@@ -116,7 +116,8 @@ class RunConfig:
     env_timeout: float = option(
         300.0,
         "(0, inf)",
-        "Seconds without an answer after which an environment has hung.",
+        "Seconds without an answer after which an environment has hung"
+        " (of several: a single one runs in the run's own process).",
         resume=True,
     )
     env_restarts: int = option(

@@ -30,24 +30,32 @@ def required_ram(capacity: int, step_bytes: int) -> int:
     return capacity * step_bytes
 
 
-def fits_in_ram(capacity: int, step_bytes: int) -> None:
+def fits_in_ram(
+    capacity: int, step_bytes: int, beside: int = 0, sharing: int = 1
+) -> None:
     """Checks, before anything is allocated, that a full buffer will fit.
 
     Args:
       capacity: Steps over all environments (`replay.size`, or the number of
         steps the run will take if that is less).
       step_bytes: Bytes of one step, as `bytes_per_step` returns them.
+      beside: Bytes that the process needs for all else.
+      sharing: Number of processes of the run on this host, each of which
+        has as much in mind.
 
     Raises:
       ConfigError: More RAM is needed than is available; names both.
     """
     required = required_ram(capacity, step_bytes)
-    available = available_ram()
-    if required > available:
+    available = available_ram() // sharing
+    if required + beside > available:
+        each = f" for each of {sharing} processes" if sharing > 1 else ""
+        fitting = max(0, available - beside) // step_bytes
         raise ConfigError(
             f"replay.size: {capacity} steps of {step_bytes} bytes need"
-            f" {required / GB:.1f} GB of RAM, but {available / GB:.1f} GB are"
-            f" available; at most {available // step_bytes} steps fit"
+            f" {required / GB:.1f} GB of RAM, and all else about"
+            f" {beside / GB:.1f} GB, but {available / GB:.1f} GB are"
+            f" available{each}; at most {fitting} steps fit"
         )
 
 

@@ -12,11 +12,14 @@ from dreamer.config import Config
 from dreamer.envs.vector import Envs
 from dreamer.options import ConfigError
 from dreamer.replay import Replay, Spec, bytes_per_step, fits_in_ram
+from dreamer.run.checkpoint import QUEUE_BYTES
 from dreamer.run.driver import replay_fields
 
 # Of latents, which a checkpoint may have to write all again; Atari 100K at
 # size200m has 1.8 GB of them, 5M steps have 82 GB.
 EXACT_BYTES = 4 * 10**9
+# What the program takes beside what it has when the replay is made.
+PROGRAM_BYTES = 10**9
 
 
 def check_complete(
@@ -40,7 +43,11 @@ def check_complete(
 
 
 def make_replay(
-    config: Config, envs: Envs, agent: Agent, policy_steps: int
+    config: Config,
+    envs: Envs,
+    agent: Agent,
+    policy_steps: int,
+    sharing: int = 1,
 ) -> Replay:
     """A replay no larger than the run's own steps.
 
@@ -50,6 +57,7 @@ def make_replay(
       agent: agent whose latents it holds.
       policy_steps: number of steps done before, which fit whatever
         `run.steps` is now.
+      sharing: processes of the run on this host.
 
     Raises:
       ConfigError: names the RAM that is needed and the RAM there is.
@@ -60,7 +68,10 @@ def make_replay(
     steps = max(config.run.steps, policy_steps)
     each = -(-min(config.replay.size, steps) // envs.num)  # rounded up
     capacity = max(each, window) * envs.num
-    fits_in_ram(capacity, bytes_per_step(fields, latents))
+    # While a checkpoint is written, some of it is in RAM twice.
+    copied = min(QUEUE_BYTES, capacity * bytes_per_step({}, latents))
+    step_bytes = bytes_per_step(fields, latents)
+    fits_in_ram(capacity, step_bytes, PROGRAM_BYTES + copied, sharing)
     return Replay(
         fields,
         latents,

@@ -8,6 +8,8 @@ it logs, speaks and writes the train state; the others keep what is theirs in
 """
 
 import dataclasses
+import socket
+import zlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -139,6 +141,11 @@ class Peers:
             f"jax.processes={self.count}: no checkpoint is of all processes"
             f" ({each}); use another logdir"
         )
+
+    def sharing(self) -> int:
+        """How many of the processes are on this host, with this one."""
+        host = np.array(zlib.crc32(socket.gethostname().encode()))
+        return int((self.gather(host) == host).sum())
 
     def who(self, flag: bool) -> list[int]:
         """Which processes have it up."""

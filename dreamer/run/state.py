@@ -92,7 +92,9 @@ class Run:
                 layout=layout,
             )
             done = -(-(newest or 0) // self.peers.count)
-            self._replay = make_replay(own, self._envs, self._agent, done)
+            self._replay = make_replay(
+                own, self._envs, self._agent, done, self.peers.sharing()
+            )
             self._restore(own, folder)
             opened.callback(self.learner.close)
             self._take(folder, newest, opened)

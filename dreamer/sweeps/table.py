@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dreamer.options import cut
+from dreamer.replay import available_ram
 from dreamer.sweeps import estimate
 from dreamer.sweeps.estimate import Planned, Speeds
 from dreamer.sweeps.local import Local
@@ -92,17 +93,17 @@ def plan(
     free = shutil.disk_usage(estimate.existing(folder)).free
     steps = sum(x.steps_left for x in todo)
     updates = sum(_updates_left(x) for x in todo)
-    together = ""
+    for_all = ""
     several = min(at_a_time or 1, len(todo))
     if one_machine and several > 1:
-        together = f", {in_bytes(ram * several)} for {several} at a time"
+        for_all = f", {in_bytes(ram * several)} for {several} at a time"
     lines = {
         "runs": f"{len(planned)}: {counts([x.standing for x in planned])};"
         f" {len(todo)} to do",
         "to do": f"{steps:,} policy steps, about {updates:,} updates",
         "time": _time(speeds, todo, at_a_time, per_gpu),
         "RAM": f"about {in_bytes(ram)} a run, {in_bytes(replay)} of it for the"
-        f" replay{together}",
+        f" replay{for_all}",
         "disk": f"about {in_bytes(sum(disk))} in {folder}"
         f" ({in_bytes(free)} are free)",
     }
@@ -112,6 +113,13 @@ def plan(
             f"Warning: the runs may need {in_bytes(sum(disk))} of disk in"
             f" {folder}, where {in_bytes(free)} are free; one that cannot"
             " write waits for space, and fails in the end"
+        )
+    together = ram * max(1, several)
+    if one_machine and todo and together > (here := available_ram()):
+        words.append(
+            f"Warning: the runs may need {in_bytes(together)} of RAM together,"
+            f" and {in_bytes(here)} are free; take fewer --jobs, or a smaller"
+            " --replay.size"
         )
     return words
 

@@ -89,8 +89,22 @@ def test_too_large_a_buffer_is_refused_with_both_numbers(monkeypatch):
     monkeypatch.setattr(memory, "available_ram", lambda: 3_158_650_000)
     fits_in_ram(110_000, 28_715)
     message = (
-        "replay.size: 5000000 steps of 28715 bytes need 143.6 GB of RAM, but"
-        " 3.2 GB are available; at most 110000 steps fit"
+        "replay.size: 5000000 steps of 28715 bytes need 143.6 GB of RAM, and"
+        " all else about 0.0 GB, but 3.2 GB are available; at most 110000"
+        " steps fit"
     )
     with pytest.raises(ConfigError, match=message):
         fits_in_ram(5_000_000, 28_715)
+
+
+def test_what_else_needs_ram_and_who_else_has_it_count(monkeypatch):
+    monkeypatch.setattr(memory, "available_ram", lambda: 10_000)
+    fits_in_ram(500, 10, beside=5_000)
+    with pytest.raises(ConfigError, match="available; at most 499 steps fit"):
+        fits_in_ram(500, 10, beside=5_001)
+    fits_in_ram(200, 10, beside=500, sharing=4)
+    message = "available for each of 4 processes; at most 200 steps fit"
+    with pytest.raises(ConfigError, match=message):
+        fits_in_ram(201, 10, beside=500, sharing=4)
+    with pytest.raises(ConfigError, match="at most 0 steps fit"):
+        fits_in_ram(1, 10, beside=10_001)

@@ -49,16 +49,17 @@ def test_a_small_replay_is_saved_exactly(monkeypatch, flags, most, exact):
 def test_a_replay_that_does_not_fit_is_not_made(monkeypatch):
     made = []
 
-    def refuse(capacity, each):
-        made.append((capacity, each))
+    def refuse(*given):
+        made.append(given)
         raise ConfigError("too much")
 
     monkeypatch.setattr(parts, "fits_in_ram", refuse)
     monkeypatch.setattr(parts, "Replay", types.SimpleNamespace)
     with pytest.raises(ConfigError, match="too much"):
-        make_replay(config(), tiny.Envs(), tiny.Agent(), 0)
+        make_replay(config(), tiny.Envs(), tiny.Agent(), 0, 3)
     # Observation, reward, three flags, action; deter and stoch.
-    assert made == [(300, 8 + 4 + 3 + 4 + 6 + 2)]
+    beside = parts.PROGRAM_BYTES + 300 * (6 + 2)
+    assert made == [(300, 8 + 4 + 3 + 4 + 6 + 2, beside, 3)]
 
 
 @pytest.mark.parametrize("missing", ["envs", "driver", "owed", "ratio"])

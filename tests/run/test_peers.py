@@ -1,3 +1,6 @@
+import socket
+import zlib
+
 import numpy as np
 import pytest
 
@@ -104,6 +107,14 @@ def test_no_checkpoint_in_common_is_refused_by_what_there_is(three):
         "jax.processes=3: no checkpoint is of all processes (process 0: 340,"
         " 468; process 1: 154, 216; process 2: 216, 340); use another logdir"
     )
+
+
+def test_processes_of_one_host_share_its_ram(three, monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "a")
+    here, there = zlib.crc32(b"a"), zlib.crc32(b"b")
+    assert with_others(three, here, there).sharing() == 2
+    assert with_others(three, there, there).sharing() == 1
+    assert ALONE.sharing() == 1
 
 
 def test_who_has_a_flag_up(three):

@@ -103,6 +103,23 @@ def test_ram_is_of_the_runs_that_are_there_and_of_one_machine(sweep):
     assert "at a time" not in ram(planned, 20, one_machine=False)
 
 
+def test_runs_that_do_not_fit_in_ram_together_are_warned_of(
+    sweep, monkeypatch
+):
+    folder, found, planned = sweep
+    monkeypatch.setattr(table, "available_ram", lambda: 2 * 10**9)
+
+    def warned(at_a_time, **more):
+        speeds = Speeds(found)
+        lines = table.plan(planned, speeds, folder, at_a_time, None, **more)
+        return [x for x in lines if x.startswith("Warning")]
+
+    assert warned(1) == warned(None) == warned(2, one_machine=False) == []
+    (line,) = warned(2)
+    assert line.startswith("Warning: the runs may need 3.0 GB of RAM")
+    assert "and 2.0 GB are free" in line
+
+
 def test_a_disk_that_is_too_small_has_a_line_of_its_own(sweep, monkeypatch):
     folder, found, planned = sweep
 
