@@ -27,6 +27,9 @@ def walk(
 ) -> Iterator[tuple[Path, list[str]]]:
     """A folder and those below it, in order, with the names of their files.
 
+    Links to folders are followed, after all else, but not to where this has
+    been, nor to a folder around the first. A folder comes once.
+
     Args:
       top: Folder to begin with.
       marker: Name of a file; nothing below a folder that has it is looked at.
@@ -38,11 +41,20 @@ def walk(
         reason = f"{error.filename}: {error.strerror}"
         closed[error.filename] = one_line(reason)
 
-    for place, inside, names in os.walk(top, onerror=note):
-        if marker in names:
-            inside.clear()
-        inside.sort()
-        yield Path(place), names
+    seen = set(top.resolve().parents)
+    starts = [top]
+    for start in starts:
+        for name, inside, names in os.walk(start, onerror=note):
+            place = Path(name)
+            if place.resolve() in seen:
+                inside.clear()
+                continue
+            seen.add(place.resolve())
+            if marker in names:
+                inside.clear()
+            inside.sort()
+            starts += filter(Path.is_symlink, map(place.joinpath, inside))
+            yield place, names
 
 
 def given(dirs: Iterable[Path], logdirs: Iterable[Path] | None) -> list[Path]:

@@ -18,6 +18,7 @@ from dreamer.options import ConfigError, one_line, shown
 from dreamer.places import given, home
 from dreamer.scores.averages import averages
 from dreamer.scores.comparison import Comparison, compare
+from dreamer.scores.curves import too_long
 from dreamer.scores.figures import SETTINGS, learning_curves
 from dreamer.scores.published import BENCHMARKS, Window
 from dreamer.scores.runs import Run, read
@@ -116,6 +117,7 @@ def main(argv: Sequence[str]) -> None:
         dirs = given(flags.dirs, flags.logdir)
         left_out: list[str] = []
         runs = _read(dirs, _labels(flags.label, len(dirs)), left_out)
+        runs = _drawable(runs, flags.bin, left_out)
         comparisons = [
             compare(runs, benchmark, flags.window, flags.bin)
             for benchmark in BENCHMARKS.values()
@@ -158,6 +160,22 @@ def _read(
         for run in read(path.resolve(), label, left_out):
             found.setdefault(run.name, run)
     return list(found.values())
+
+
+def _drawable(
+    runs: Iterable[Run], width: float | None, left_out: list[str]
+) -> list[Run]:
+    """Those with a curve in bins of a width, which is the usual if None."""
+    kept: list[Run] = []
+    for run in runs:
+        reason = too_long(run, width or BENCHMARKS[run.benchmark].bin)
+        if reason:
+            left_out.append(reason)
+        else:
+            kept.append(run)
+    if not kept:
+        raise ConfigError(left_out[-1])
+    return kept
 
 
 def _files(
@@ -206,7 +224,7 @@ def _remarks(runs: Sequence[Run], left_out: Iterable[str]) -> Iterable[str]:
     yield f"Runs: {len(runs)}"
     reasons = list(dict.fromkeys(left_out))  # a DIR may be given twice
     if reasons:
-        yield f"Runs left out: {len(reasons)}"
+        yield f"Left out: {len(reasons)}"
         yield from (f"  {reason}" for reason in reasons)
     broken = [run for run in runs if run.broken]
     if broken:

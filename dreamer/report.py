@@ -93,13 +93,13 @@ def _write(
 ) -> int:
     """The page of a run, or those of the runs in a folder and their index."""
     if runs == [folder]:
-        print(f"Written: {write_page(read(folder))}")
+        print(one_line(f"Written: {write_page(read(folder))}"))
         return 0
     entries, failed = [], dict(closed)
     for run in runs:
         try:
             found = read(run)
-            print(f"Written: {write_page(found)}")
+            print(one_line(f"Written: {write_page(found)}"))
             entries.append(entry(found, folder))
         except (ValueError, OSError) as error:
             failed[os.path.relpath(run, folder)] = one_line(str(error))
@@ -109,7 +109,7 @@ def _write(
         print(f"{PROGRAM}: {reason}", file=sys.stderr)
     path = folder / INDEX
     write_whole(path, index(folder, entries, failed))
-    print(f"Written: {path}")
+    print(one_line(f"Written: {path}"))
     return 1 if failed else 0
 
 

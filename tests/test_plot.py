@@ -119,23 +119,54 @@ def test_runs_that_are_no_atari_or_damaged_hide_no_others(
 ):
     program(f"{runs} --out {tmp_path}/first")
     write_odd_runs(runs / "more")
-    (write_run(runs / "eval") / "eval-1.json").write_text("[1]")
+    (runs / "pong-1" / "eval-1.json").write_text("[1]")
     capsys.readouterr()
     program(f"{runs} {runs} --out {tmp_path}/out")
     assert capsys.readouterr().out.splitlines()[:5] == [
         "Runs: 2",
-        "Runs left out: 3",
-        f'  {runs}/eval/eval-1.json: expected {{"episodes": [{{"score":'
-        " number}, ...]}",
+        "Left out: 3",
         f'  {runs}/more/garbage/scores.jsonl: expected lines as {{"step":'
         ' 4000, "episode/score": 1.0}, and there is none',
         f"  {runs}/more/gym/config.yaml: task gym_CartPole-v1: expected"
         " atari100k_<game> or atari_<game>",
+        f'  {runs}/pong-1/eval-1.json: expected {{"episodes": [{{"score":'
+        " number}, ...]}",
     ]
     assert files(tmp_path / "out").keys() == {
         tmp_path / "out" / x for x in NAMES
     }
     assert table(tmp_path / "out") == table(tmp_path / "first")
+
+
+def test_a_run_with_too_many_frames_hides_no_other(runs, tmp_path, capsys):
+    program(f"{runs} --out {tmp_path}/first")
+    write_run(runs / "pong-2", last=10**12)
+    capsys.readouterr()
+    program(f"{runs} --out {tmp_path}/out")
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "Runs: 2",
+        "Left out: 1",
+        f"  {runs}/pong-2: 1000000000000 frames make more than 10000 bins of"
+        " 20000; --bin FRAMES makes larger ones",
+    ]
+    assert table(tmp_path / "out") == table(tmp_path / "first")
+    program(f"{runs} --bin 1e9 --out {tmp_path}/large")
+    assert capsys.readouterr().out.startswith("Runs: 3\n")
+
+
+def test_runs_of_a_file_and_linked_ones_count_once(runs, tmp_path, capsys):
+    record = {"task": "atari_pong", "xs": [395_000], "ys": [1]}
+    file = tmp_path / "curves.json"
+    names = [("A", 0), ("B", 0), ("B", 1)]
+    records = [record | {"method": x, "seed": y} for x, y in names]
+    file.write_text(json.dumps(records))
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "run").symlink_to(runs / "pong-0")
+    (tmp_path / "links" / "file.json").symlink_to(file)
+    program(f"{file} {tmp_path}/links/file.json --out {tmp_path}/out")
+    assert capsys.readouterr().out.startswith("Runs: 3\n")
+    program(f"{tmp_path}/links {runs} --out {tmp_path}/out")
+    assert capsys.readouterr().out.startswith("Runs: 2\n")
 
 
 def test_the_home_folder_and_logdir(runs, tmp_path, monkeypatch):

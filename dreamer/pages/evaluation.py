@@ -28,7 +28,7 @@ MOST_SETTINGS = 8  # that are named
 CAPTION = (
     "Evaluation episodes, by checkpoint. At the top of the page stands the"
     " newest with the run's own environment, sampled actions and episodes"
-    " played to their end."
+    " played to their end; of several, that with the most episodes."
 )
 
 

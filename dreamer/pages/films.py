@@ -5,6 +5,7 @@ make it too large stay where they are, and are linked. Read next: `page.py`.
 """
 
 import base64
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
@@ -50,6 +51,6 @@ def _link(path: Path, size: int) -> Html:
     name = f"{path.parent.name}/{path.name}"
     return tag(
         "p",
-        tag("a", name, href=quote(name)),
+        tag("a", name, href=quote(os.fsencode(name))),
         f", {size / 1e6:,.0f} MB, is not part of this page.",
     )

@@ -46,7 +46,7 @@ class Entry:
 def entry(found: Logdir, folder: Path) -> Entry:
     """The row of a run, for an index in a folder above it."""
     summary, config = summarise(found), found.config
-    href = quote(os.path.relpath(found.path / FILE, folder))
+    href = quote(os.fsencode(os.path.relpath(found.path / FILE, folder)))
     name = os.path.relpath(found.path, folder)
     label = f"{summary.title}, seed {config.seed}, in {name}"
     recent = summary.recent

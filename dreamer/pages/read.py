@@ -120,9 +120,16 @@ class Logdir:
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """The newest under the conditions of training; None if none is."""
+        """The newest under the conditions of training; None if none is.
+
+        Of several, that with the most episodes.
+        """
         usual = [x for x in self.evaluations if x.usual and len(x.scores)]
-        return usual[-1] if usual else None
+        return max(
+            usual,
+            key=lambda x: (x.checkpoint, len(x.scores), x.name),
+            default=None,
+        )
 
 
 def is_number(value: Any) -> bool:

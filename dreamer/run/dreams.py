@@ -233,11 +233,11 @@ def imagined(result: Dream) -> Picture:
 
 
 def _caption(reward: float, value: float, ends: float) -> str:
-    return f"reward {_short(reward)}\nvalue {_short(value)}\nends {ends:.0%}"
+    return f"reward {_number(reward)}\nvalue {_number(value)}\nends {ends:.0%}"
 
 
-def _short(number: float) -> str:
-    """A number in at most eight letters, as a column is narrow."""
-    size = abs(number)
+def _number(x: float) -> str:
+    """A number in at most eight characters, as columns are narrow."""
+    size = abs(x)
     kind = "z.2f" if size < 1e3 else ".0f" if size < 1e6 else ".1e"
-    return f"{number:+{kind}}"
+    return f"{x:+{kind}}"

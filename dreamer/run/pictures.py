@@ -6,6 +6,7 @@ Next: dreams.py, which makes films of the frames; agent/dream.py for what the
 images are.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -72,10 +73,12 @@ def difference(model: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _scale(picture: Picture, font: ImageFont.FreeTypeFont) -> int:
-    """How much images are enlarged: no caption reaches into the next."""
+    """How much the images are enlarged; at least so that captions fit."""
     width, columns = picture.frames.shape[2], len(picture.captions[0])
-    texts = {line for x in picture.captions for y in x for line in y.split()}
-    return width
+    lines = {x for y in picture.captions for z in y for x in z.splitlines()}
+    longest = max(map(font.getlength, lines), default=0)
+    needed = columns * (longest + LINE // 2)
+    return max(1, round(WIDTH / width), math.ceil(needed / width))
 
 
 def with_text(picture: Picture) -> Iterator[np.ndarray]:

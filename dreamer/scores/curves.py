@@ -75,6 +75,16 @@ def _result(episodes: dict[str, np.ndarray]) -> Result:
     return Result(np.array(scores, float), total, missing)
 
 
+def too_long(run: Run, width: float) -> str:
+    """Why a run has no curve of such bins, '' if it has one."""
+    if not len(run.frames) or run.frames[-1] <= MOST_BINS * width:
+        return ""
+    return (
+        f"{run.name}: {run.frames[-1]:.0f} frames make more than"
+        f" {MOST_BINS} bins of {width:g}; --bin FRAMES makes larger ones"
+    )
+
+
 def learning_curve(runs: Sequence[Run], width: float) -> Curve:
     """Mean and standard deviation over runs of the score in bins of frames.
 
@@ -84,14 +94,11 @@ def learning_curve(runs: Sequence[Run], width: float) -> Curve:
     the curve ends: it would show another set of runs.
 
     Raises:
-      ConfigError: The bins are too many.
+      ConfigError: A run is `too_long`.
     """
     for run in runs:
-        if len(run.frames) and run.frames[-1] > MOST_BINS * width:
-            raise ConfigError(
-                f"{run.name}: {run.frames[-1]:.0f} frames make more than"
-                f" {MOST_BINS} bins of {width:g}"
-            )
+        if reason := too_long(run, width):
+            raise ConfigError(reason)
     bins = [_binned(run.frames, run.scores, width) for run in runs]
     length = max((len(x) for x in bins), default=0)
     grid = np.full((len(bins), length), np.nan)  # (runs, bins)

@@ -33,11 +33,13 @@ SETTINGS = {
 }
 PUBLISHED = "published"
 GREY = "0.45"
-FEW = 6  # panels, up to which lines are labelled where they end
+FEW = 6  # panels, up to which they are large, and lines labelled at the end
 NEAR = 1.0  # times the range of the curves, that a score may lie beyond it
 SIZE, FEW_SIZE = (2.5, 1.9), (4.4, 2.9)  # inches of a panel
-HEAD = 0.75  # inches: the title, and a legend
-LETTERS = 14  # of a title in an inch
+HEAD, LINE = 0.75, 0.17  # inches: the title, and a line of the legend
+LETTERS = 11  # of a title in an inch, if many are digits and capitals
+HANDLE = 7  # letters that a line and the gaps beside a name have room for
+LATE = 0.85  # of the width, from which on a line is labelled beside the panel
 LONGEST = 28  # letters of a name beside a line, which takes room from panels
 
 
@@ -93,22 +95,21 @@ def learning_curves(comparison: Comparison) -> Figure:
         figsize=(columns * wide, lines * high + HEAD), layout="constrained"
     )
     look = styles(comparison)
+    labelled = few and all(_late(x, comparison) for x in games)
     panels = figure.subplots(lines, columns, squeeze=False).flat
     for place, panel in enumerate(panels):
         if place >= len(games):
             panel.set_axis_off()
             continue
-        _panel(panel, games[place], comparison, look, few)
+        _panel(panel, games[place], comparison, look, labelled)
         if place + columns < len(games):
             panel.tick_params(labelbottom=False)
-    heading = "\n".join(
-        textwrap.fill(line, int(columns * wide * LETTERS))
-        for line in title(comparison)
-    )
-    if few:
+    room = int(columns * wide * LETTERS)
+    heading = "\n".join(textwrap.fill(x, room) for x in title(comparison))
+    if labelled:
         figure.suptitle(heading, x=0.01, ha="left", fontsize=10)
     else:
-        _legend(figure, look, heading)
+        _legend(figure, look, heading, room)
     figure.supxlabel("frames", fontsize=9)
     figure.supylabel("score of an episode", fontsize=9)
     return figure
@@ -161,6 +162,16 @@ def label(method: str) -> str:
     return plain(method)
 
 
+def _late(game: str, comparison: Comparison) -> bool:
+    """Whether all lines end near the right edge, where names fit."""
+    known = curves(comparison.benchmark.name).get(game)
+    drawn = [x[game] for x in comparison.curves.values() if game in x]
+    drawn += [known] if known is not None else []
+    ends = [x.frames[-1] for x in drawn if len(x.frames)]
+    right = max([comparison.benchmark.frames, *ends])
+    return all(x > LATE * right for x in ends)
+
+
 def _panel(
     panel: Axes,
     game: str,
@@ -176,7 +187,7 @@ def _panel(
             known.frames, known.mean, label=PUBLISHED, **LINES[PUBLISHED]
         )
         name = f"{PUBLISHED} ({known.seeds})"
-        ends.append(End(name, known.frames[-1], known.mean[-1], "black"))
+        ends.append(End(name, known.mean[-1], "black"))
     drawn = [known] if known is not None else []
     for method, games in comparison.curves.items():
         if game in games and len(games[game].frames):
@@ -184,18 +195,18 @@ def _panel(
             _curve(panel, curve, method, style)
             drawn.append(curve)
             name = f"{label(method)} ({curve.seeds})"
-            end = curve.frames[-1], curve.mean[-1]
-            ends.append(End(name, *end, style.color))
+            ends.append(End(name, curve.mean[-1], style.color))
     right = max([comparison.benchmark.frames, *(x.frames[-1] for x in drawn)])
     panel.set_xlim(0, right)
-    ends += _references(panel, references()[game], drawn, right)
+    ends += _references(panel, references()[game], drawn)
     panel.set_title(game.replace("_", " ").title(), loc="left")
     panel.xaxis.set_major_formatter(lambda x, _: short(x))
     panel.yaxis.set_major_formatter(lambda y, _: short(round(y, 6)))
-    panel.locator_params(axis="both", nbins=4 if not labelled else 5)
+    few = len(comparison.games) <= FEW
+    panel.locator_params(axis="both", nbins=5 if few else 4)
     panel.tick_params(length=3)
     if labelled:
-        label_ends(panel, ends, right)
+        label_ends(panel, ends)
 
 
 def _curve(panel: Axes, curve: Curve, method: str, style: Style) -> None:
@@ -216,7 +227,7 @@ def _curve(panel: Axes, curve: Curve, method: str, style: Style) -> None:
 
 
 def _references(
-    panel: Axes, reference: Reference, drawn: Sequence[Curve], right: float
+    panel: Axes, reference: Reference, drawn: Sequence[Curve]
 ) -> list[End]:
     """Random and human scores; those far off are said, not drawn.
 
@@ -234,7 +245,7 @@ def _references(
         if low - reach <= score <= high + reach:
             panel.axhline(score, label=name, **LINES[name])
             low, high = min(low, score), max(high, score)
-            ends.append(End(name, right, score, GREY))
+            ends.append(End(name, score, GREY))
         else:
             up = score > high
             panel.annotate(
@@ -250,17 +261,23 @@ def _references(
     return ends
 
 
-def _legend(figure: Figure, look: Mapping[str, Style], heading: str) -> None:
-    """A legend above many panels, under the title."""
+def _legend(
+    figure: Figure, look: Mapping[str, Style], heading: str, room: int
+) -> None:
+    """A legend above the panels, under the title, `room` letters wide."""
     lines = [
         (label(k), dict(color=x.color, linestyle=x.line, linewidth=2))
         for k, x in look.items()
     ]
     lines += LINES.items()
+    longest = max(len(name) for name, _ in lines)
+    columns = min(max(room // (longest + HANDLE), 1), 6)
+    high = LINE * math.ceil(len(lines) / columns)
+    figure.set_figheight(figure.get_figheight() + high)
     figure.legend(
         handles=[Line2D([], [], label=k, **v) for k, v in lines],
         loc="outside upper left",
-        ncols=6,
+        ncols=columns,
         frameon=False,
         handlelength=3,
         title=heading,

@@ -7,28 +7,25 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
 
 SPACING = 11  # points between labels
 
 
 class End(NamedTuple):
-    """Where a line ends, and what is written there."""
+    """How high a line ends, and what is written there."""
 
     name: str
-    x: float
     y: float
     color: str
 
 
-def label_ends(panel: Axes, ends: Sequence[End], right: float) -> None:
+def label_ends(panel: Axes, ends: Sequence[End]) -> None:
     """Writes names beside the ends of lines, apart from one another."""
     low, high = panel.get_ylim()
     height = panel.figure.get_size_inches()[1] * 72 * 0.7
     gap = SPACING / (height / panel.get_subplotspec().get_gridspec().nrows)
-    late = [x for x in ends if x.x > 0.85 * right]
-    heights = spread_out([(x.y - low) / (high - low) for x in late], gap)
-    for end, height in zip(late, heights, strict=True):
+    heights = spread_out([(x.y - low) / (high - low) for x in ends], gap)
+    for end, height in zip(ends, heights, strict=True):
         panel.annotate(
             end.name,
             (1, height),
@@ -39,18 +36,6 @@ def label_ends(panel: Axes, ends: Sequence[End], right: float) -> None:
             color=end.color,
             fontsize=8,
         )
-    for end in ends:
-        if end not in late:
-            panel.annotate(
-                end.name,
-                (end.x, end.y),
-                xytext=(0, 6),
-                textcoords="offset points",
-                va="bottom",
-                color=end.color,
-                fontsize=8,
-                path_effects=[withStroke(linewidth=2, foreground="white")],
-            )
 
 
 def spread_out(heights: Sequence[float], gap: float) -> list[float]:

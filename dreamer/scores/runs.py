@@ -15,7 +15,7 @@ import numpy as np
 from dreamer.options import ConfigError, cut, one_line, shown
 from dreamer.places import walk
 from dreamer.presets import layers, presets
-from dreamer.scores.evaluation_file import read_evaluation
+from dreamer.scores.evaluation_file import Evaluated, read_evaluation
 from dreamer.scores.files import read_lines, read_records
 from dreamer.scores.published import BENCHMARKS, game_name
 
@@ -31,7 +31,7 @@ class Run:
     """The episodes of one seed, in the order of frames.
 
     Attributes:
-      name: Place where the run was found.
+      name: Place of the run, without links; no other run has it.
       benchmark: Key of `BENCHMARKS`.
       game: Name of the game, as in `dreamer.envs.games`.
       method: Name of the method, whose runs are averaged.
@@ -68,12 +68,13 @@ def read(
     Args:
       path: Folder, or file of the authors' form.
       label: Method of all runs, instead of what they say.
-      left_out: List that gets a line, with the reason, for each run that is
-        left out and each folder that cannot be looked into.
+      left_out: List that gets a line, with the reason, for each run and each
+        file of an evaluation that is left out, and each folder that cannot be
+        looked into.
 
     Raises:
       ConfigError: There is none, or none that is as expected.
-      OSError: The run that was named cannot be read.
+      OSError: The file that was named cannot be read.
     """
     if path.is_file():
         return read_file(path, label)
@@ -81,23 +82,30 @@ def read(
         raise ConfigError(f"{path}: no such folder or file")
     folders, files, reasons = _find(path)
     name = path.resolve().name
-    if folders == [path]:
-        return [read_folder(path, label, name)]
-    jobs = [(x, lambda x: [read_folder(x, label, name)]) for x in folders]
+
+    def folder(place: Path) -> list[Run]:
+        return [read_folder(place, label, name, reasons)]
+
+    jobs = [(x, folder) for x in folders]
     jobs += [(x, lambda x: read_file(x, label)) for x in files]
     runs: list[Run] = []
     for place, job in jobs:
         try:
             runs += job(place)
-        except ValueError as error:
-            reasons.append(one_line(str(error)))
-        except OSError as error:
-            reasons.append(one_line(f"{place}: {error.strerror or error}"))
+        except (ValueError, OSError) as error:
+            reasons.append(_reason(place, error))
     if not runs:
         raise ConfigError(_none(path, reasons))
     if left_out is not None:
         left_out += reasons
     return runs
+
+
+def _reason(place: Path, error: ValueError | OSError) -> str:
+    """Why a folder or file is left out."""
+    if isinstance(error, ValueError):
+        return one_line(str(error))  # which names the place
+    return one_line(f"{place}: {error.strerror or error}")
 
 
 def _none(path: Path, reasons: Sequence[str]) -> str:
@@ -126,14 +134,18 @@ def _find(top: Path) -> tuple[list[Path], list[Path], list[str]]:
     return folders, sorted(files), list(closed.values())
 
 
-def read_folder(folder: Path, label: str = "", other: str = "") -> Run:
+def read_folder(
+    folder: Path, label: str, other: str, left_out: list[str]
+) -> Run:
     """The run in a folder.
 
     Args:
       folder: Folder with scores.jsonl.
-      label: Method of the run; by default the size of its model, if it is
+      label: Method of the run; if empty, the size of its model, if it is
         that of a preset, with the train_ratio if it is not the benchmark's.
       other: Method of a run without such a size.
+      left_out: List that gets a line, with the reason, for each file of an
+        evaluation that is left out.
 
     Raises:
       ConfigError: Something in it is not as expected.
@@ -147,31 +159,44 @@ def read_folder(folder: Path, label: str = "", other: str = "") -> Run:
     benchmark, game = _task(settings.get("task"), path)
     episodes = read_lines(folder / SCORES)
     return Run(
-        one_line(str(folder)),
+        one_line(str(folder.resolve())),
         benchmark,
         game,
         _name(label or _method(settings, benchmark) or other),
         seed if isinstance(seed, int) else 0,
         episodes.frames,
         episodes.scores,
-        *_evaluation(folder),
+        *_evaluation(folder, left_out),
         episodes.broken,
         settings,
     )
 
 
-def _evaluation(folder: Path) -> tuple[np.ndarray, int]:
+def _evaluation(folder: Path, left_out: list[str]) -> tuple[np.ndarray, int]:
     """Scores of a run's evaluation episodes, and policy steps of the agent.
 
-    Those of the newest checkpoint that has any, of all files together, as
-    they may have several seeds. Episodes count that were played to their end
-    in the run's own environment with sampled actions.
+    Those of the newest checkpoint that has any, of all seeds together; of
+    files with the same seed, which hold the same episodes, the longest.
+    Episodes count that were played to their end in the run's own environment
+    with sampled actions.
     """
-    files = [read_evaluation(x) for x in sorted(folder.glob("eval*.json"))]
-    usual = [x for x in files if x.usual]
-    newest = max([x.checkpoint for x in usual], default=0)
-    scores = [x.scores for x in usual if x.checkpoint == newest]
-    return np.concatenate([NO_EPISODES, *scores]), newest
+    usual: dict[Path, Evaluated] = {}
+    for path in sorted(folder.glob("eval*.json")):
+        try:
+            found = read_evaluation(path)
+        except (ValueError, OSError) as error:
+            left_out.append(_reason(path, error))
+        else:
+            if found.usual and len(found.scores):
+                usual[path] = found
+    newest = max([x.checkpoint for x in usual.values()], default=0)
+    seeds: dict[str, np.ndarray] = {}
+    for path, found in usual.items():
+        if found.checkpoint == newest:
+            seed = str(found.about.get("seed", path))
+            known = seeds.get(seed, NO_EPISODES)
+            seeds[seed] = max(known, found.scores, key=len)
+    return np.concatenate([NO_EPISODES, *seeds.values()]), newest
 
 
 def _task(task: Any, path: Path) -> tuple[str, str]:
@@ -226,13 +251,16 @@ def read_file(path: Path, label: str = "", benchmark: str = "") -> list[Run]:
     records = read_records(path)
     last = max((x.frames[-1] for x in records if len(x.frames)), default=0)
     runs = []
-    for record in records:
+    for number, record in enumerate(records, 1):
         named, game = _task(record.task, path)
         if named == "atari200m" and last <= SHORT:
             named = "atari100k"
         runs.append(
             Run(
-                one_line(f"{path}, {record.task} seed {record.seed}"),
+                one_line(
+                    f"{path.resolve()}, record {number}: {record.task} seed"
+                    f" {record.seed}"
+                ),
                 benchmark or named,
                 game,
                 _name(label or record.method),

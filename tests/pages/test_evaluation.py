@@ -50,6 +50,17 @@ def test_the_top_shows_the_newest_as_in_training(played):
     assert top == "4.01 episode"
 
 
+def test_of_one_checkpoint_the_top_shows_the_most_episodes(played):
+    played("100-sample", [1.0, 2.0])
+    _, top = played("100-sample-episodes1", [1.0])
+    assert top == "1.52 episodes"
+    rows, top = played("100-sample-episodes3", [1.0, 2.0, 6.0])
+    assert top == "3.03 episodes"
+    assert len(rows) == 3
+    _, top = played("200-sample-episodes1", [9.0], checkpoint=200)
+    assert top == "9.01 episode"
+
+
 def test_each_row_says_its_conditions(played):
     played("100-sample-sticky=0.25", [-21.0, -21.0], settings=STICKY)
     played("100-sample-seed7-length50", [-20.0, -19.0], seed=7, **SHORT)

@@ -3,11 +3,13 @@
 import html.parser
 import itertools
 import json
+import os
 import re
 
 import pytest
 
 from dreamer.pages import films
+from dreamer.pages.index import entry, index
 from dreamer.pages.page import page, write
 from dreamer.pages.read import read
 from dreamer.pages.summary import duration
@@ -352,6 +354,24 @@ def test_films_beyond_the_limit_are_linked(run, monkeypatch):
     link = outline.all("a")[0]
     expected = "videos/imagined-000000000400.mp4"
     assert link == ({"href": expected}, expected)
+
+
+def test_names_that_are_not_utf8_are_linked(run, monkeypatch):
+    """As bytes, which is what a browser asks for."""
+    folder = run.rename(run.with_name(os.fsdecode(b"odd\xff")))
+    film = folder / "videos" / "imagined-000000000400.mp4"
+    film.rename(film.with_name(os.fsdecode(b"eval-\xfe.mp4")))
+    about = {"video": os.fsdecode(b"videos/eval-\xfe.mp4")}
+    logdirs.evaluation(folder / "eval-100-sample.json", [1.0], **about)
+    monkeypatch.setattr(films, "MOST_BYTES", 0)
+    found = read(folder)
+    write(folder)
+    text = (folder / "report.html").read_text("utf-8")
+    links = [x["href"] for x, _ in Outline(text).all("a")]
+    assert "videos/eval-%FE.mp4" in links
+    row = index(run.parent, [entry(found, run.parent)], {})
+    ((attributes, _),) = Outline(row).all("a")
+    assert attributes["href"] == "odd%FF/report.html"
 
 
 def test_the_file_is_replaced_whole(run, monkeypatch):

@@ -131,6 +131,18 @@ def test_both_films_in_the_logdir_and_in_tensorboard(agent, tmp_path):
     assert studio.dreams.reports == []
 
 
+def test_numbers_below_the_images_are_short():
+    captions = [
+        dreams_module._caption(*x)
+        for x in ((0.126, -1e-9, 0.5), (-999.99, 23695.5, 1), (1e6, -4.9e8, 0))
+    ]
+    assert captions == [
+        "reward +0.13\nvalue +0.00\nends 50%",
+        "reward -999.99\nvalue +23696\nends 100%",
+        "reward +1.0e+06\nvalue -4.9e+08\nends 0%",
+    ]
+
+
 def test_seed_and_updates_decide_what_is_filmed(agent, tmp_path):
     def gif(name, seed, updates):
         studio = Studio(agent, tmp_path / name, seed=seed)

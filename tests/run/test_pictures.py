@@ -86,6 +86,22 @@ def test_without_words_there_is_less_room():
     assert small.shape[0] > without.shape[0] + 20
 
 
+def test_captions_do_not_reach_into_one_another():
+    """Images of 96 x 96 are enlarged where the text asks for it."""
+    for width, text, scale in (
+        (6 * 100, "value +0.00", 1),
+        (6 * 100, "value +23695.53", 2),
+        (6 * 89, "reward +0.00", 2),
+        (6 * 68, "value +0.00", 2),
+    ):
+        captions = [[""] * 6, [text, *[""] * 5]]
+        _, frame = with_text(picture([], captions, width))
+        _, bottom, left, right = drawn(frame)
+        assert right - left == scale * width
+        ink = (frame[bottom + 1 :] != BACKGROUND).any((0, 2)).nonzero()[0]
+        assert ink[-1] < left + scale * width // 6
+
+
 def test_large_images_stay_as_they_are():
     frame = next(with_text(picture(width=1300)))
     top, bottom, left, right = drawn(frame)

@@ -5,6 +5,7 @@ import io
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from dreamer.options import ConfigError
 from dreamer.scores.averages import averages
@@ -17,8 +18,8 @@ from dreamer.scores.runs import Run
 ATARI100K = BENCHMARKS["atari100k"]
 
 
-def runs(games, method="size12m", factor=1.0):
-    frames = np.arange(15_000.0, 400_000, 20_000)
+def runs(games, method="size12m", factor=1.0, last=400_000):
+    frames = np.arange(15_000.0, last, 20_000)
     return [
         Run(
             f"{game}-{seed}", "atari100k", game, method, seed, frames,
@@ -116,6 +117,36 @@ def test_long_names_leave_room_for_the_panels():
     names = [x.get_text() for x in legend.get_texts()]
     assert names[0].endswith("-one")
     assert names[1].endswith("-two")
+
+
+def test_lines_that_end_early_are_named_in_a_legend():
+    """Where they end, names would lie on one another."""
+    early = [y for x in "abc" for y in runs(["pong"], x, last=100_000)]
+    figure = learning_curves(compare(early, ATARI100K))
+    (legend,) = figure.legends
+    names = [x.get_text() for x in legend.get_texts()]
+    assert names == ["a", "b", "c", "published", "human", "random"]
+    assert [x.get_text() for x in figure.axes[0].texts] == []
+    late = runs(["pong"], "a", last=380_000)
+    assert learning_curves(compare(late, ATARI100K)).legends == []
+    # Published and others end early beside a longer run.
+    longer = runs(["pong"], "b", last=600_000)
+    assert learning_curves(compare(late + longer, ATARI100K)).legends
+
+
+@pytest.mark.parametrize("last", [100_000, 400_000])
+def test_nothing_is_clipped(last):
+    names = [f"SIZE{x}00M ratio 128" for x in range(1, 7)]
+    many = [y for x in names for y in runs(["pong"], x, last=last)]
+    with matplotlib.rc_context(SETTINGS):
+        figure = learning_curves(compare(many, ATARI100K))
+        figure.draw_without_rendering()
+        texts = [x for x in figure.findobj(Text) if len(x.get_text()) > 4]
+        boxes = [x.get_window_extent() for x in texts]
+    assert len(boxes) > 8
+    for box in boxes:
+        assert box.x0 >= figure.bbox.x0
+        assert box.x1 <= figure.bbox.x1
 
 
 def test_names_that_are_those_of_other_lines():

@@ -109,6 +109,51 @@ def test_evaluation_is_that_of_the_newest_checkpoint_as_in_training(tmp_path):
     assert read(tmp_path)[0].checkpoint == 1000
 
 
+def test_of_evaluations_with_the_same_seed_the_longest_counts(tmp_path):
+    folder = write_run(tmp_path / "x")
+    for name, seed, scores in (
+        ("9-sample", 0, [1, 2]),
+        ("9-sample-episodes1", 0, [1]),
+        ("9-sample-episodes3", 0, [1, 2, 3]),
+        ("9-sample-seed1", 1, [7]),
+        ("10-sample", 0, []),
+    ):
+        about = {"checkpoint": int(name.partition("-")[0]), "seed": seed}
+        about["episodes"] = [{"score": x} for x in scores]
+        (folder / f"eval-{name}.json").write_text(json.dumps(about))
+    (run,) = read(tmp_path)
+    assert sorted(run.evaluation) == [1, 2, 3, 7]
+    assert run.checkpoint == 9
+
+
+@pytest.mark.parametrize(
+    "content", ["[1]", '{"mean": 3}', '{"episodes": [{"score": null}]}', "x"]
+)
+def test_an_odd_evaluation_alone_is_left_out(tmp_path, content):
+    folder = write_run(tmp_path / "x", "", [line(4, 5)])
+    (folder / "eval-1.json").write_text(content)
+    (folder / "eval-2.json").symlink_to(tmp_path / "nowhere")
+    (folder / "eval-3.json").write_text('{"episodes": [{"score": 2}]}')
+    left_out = []
+    (run,) = read(folder, left_out=left_out)
+    assert (list(run.scores), list(run.evaluation)) == ([5], [2])
+    first, second = left_out
+    assert first.startswith(f"{folder}/eval-1.json: expected {{")
+    assert second == f"{folder}/eval-2.json: expected a file"
+
+
+def test_an_evaluation_that_may_not_be_read_is_left_out(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    folder = write_run(tmp_path / "x")
+    (folder / "eval.json").write_text("{}")
+    monkeypatch.setattr("dreamer.scores.runs.read_evaluation", refuse)
+    left_out = []
+    assert len(read(tmp_path, left_out=left_out)) == 1
+    assert left_out == [f"{folder}/eval.json: Permission denied"]
+
+
 def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
     write_run(tmp_path / "x")
     (tmp_path / "lost+found").mkdir()
@@ -148,6 +193,26 @@ def test_a_file_of_records(tmp_path):
     assert read_file(path, "mine", "atari200m")[0].benchmark == "atari200m"
     path.write_text(json.dumps([RECORD, RECORD | {"xs": [1, 2e6, 3]}]))
     assert [x.benchmark for x in read(path)] == ["atari200m"] * 2
+
+
+def test_runs_of_a_file_are_told_apart(tmp_path):
+    path = tmp_path / "curves.json"
+    change = [("a", 0), ("b", 0), ("b", 1), ("b", 1)]
+    records = [RECORD | {"method": x, "seed": y} for x, y in change]
+    path.write_text(json.dumps(records))
+    names = [x.name for x in read(path)]
+    assert names[3] == f"{path}, record 4: atari_pong seed 1"
+    assert len(set(names)) == 4
+
+
+def test_a_run_has_the_same_name_by_any_link(tmp_path):
+    folder, file = write_run(tmp_path / "x" / "y"), tmp_path / "curves.json"
+    file.write_text(json.dumps([RECORD]))
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "link.json").symlink_to(file)
+    for place, link in ((folder, "link"), (file, "link.json")):
+        (run,), (linked,) = read(place), read(tmp_path / link)
+        assert run.name == linked.name
 
 
 def test_names_are_one_printable_line(tmp_path):
@@ -212,9 +277,6 @@ def test_damaged_gzip_is_refused(tmp_path, content):
         ("config.yaml", "seed: 5", "task None: expected atari100k_<game>"),
         ("config.yaml", "a: [", "config.yaml, line"),
         ("scores.jsonl", "nonsense\n", "there is none"),
-        ("eval.json", "[1]", "eval.json: expected"),
-        ("eval.json", '{"episodes": [{"score": null}]}', "eval.json: exp"),
-        ("eval.json", "nonsense", "eval.json: expected"),
     ],
 )
 def test_odd_runs_are_refused(tmp_path, name, content, words):
