@@ -64,9 +64,7 @@ def main(argv: Sequence[str]) -> int:
             code = max(code, evaluate(logdir, flags.episodes))
             if code == INTERRUPTED:
                 return code
-        kept, damaged = keep(
-            flags.benchmark, logdir, results, flags.episodes
-        )
+        kept, damaged = keep(flags.benchmark, logdir, results, flags.episodes)
         code = max(code, FAILED) if damaged else code
         if not kept and flags.collect:
             raise ConfigError(f"{logdir}: holds no run that is finished")

@@ -56,9 +56,7 @@ class Conditions:
     settings: Mapping[str, str]
 
 
-def name(
-    conditions: Conditions, usual_length: int, count: int | None
-) -> str:
+def name(conditions: Conditions, usual_length: int, count: int | None) -> str:
     """The name of the file: results that mean something else have another.
 
     Args:
