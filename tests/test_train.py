@@ -121,6 +121,8 @@ def test_what_a_run_leaves(pong):
     one_update = config.batch_steps / (plan.steps - plan.first_step)
     assert wanted - one_update < realised <= wanted
     assert last["replay/items"] == 300
+    trained = last["fps/updates"] * config.batch_steps
+    assert last["fps/train"] == pytest.approx(trained)
     assert np.isfinite(list(last.values())).all()
     assert saved(logdir)[-1] == 300  # a slow machine saves before, too
     told = status.read(logdir)
@@ -187,6 +189,8 @@ def test_a_finished_run_is_left_as_it_is(pong, capsys):
     changed = {x.name for x in after if after[x] != before.get(x)}
     assert changed == {"lock", "starts.jsonl", "report.html", "status.json"}
     assert after.keys() == before.keys()
+    last = rows(logdir / "scores.jsonl")[-1]
+    assert status.read(logdir)["score"] == last["episode/score"]
 
 
 def test_a_run_ends_with_its_page(pong):

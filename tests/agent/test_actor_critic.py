@@ -60,6 +60,19 @@ def test_continuous_actor_squashes_mean_and_deviation():
     np.testing.assert_allclose(dist.std[0], [0.8927173, 0.55], rtol=1e-6)
     assert dist.sample(jax.random.key(0)).shape == (N, 2)
     assert dist.log_prob(jnp.zeros((N, 2))).shape == (N,)
+    # 2 * (1.4189385 + ln 0.1) and 2 * 1.4189385, of deviations 0.1 and 1
+    expected = [-1.7672931, 2.8378771]
+    np.testing.assert_allclose(dist.entropy_range(), expected, rtol=1e-6)
+
+
+def test_continuous_actor_starts_nearly_the_same_everywhere():
+    dist = Actor(F, JOINTS, CONFIG.policy, **KW)(normal(N, F))
+    np.testing.assert_allclose(dist.mean, np.zeros((N, 2)), atol=0.05)
+    # 0.9 sigmoid(2) + 0.1
+    expected = np.full((N, 2), 0.8927173)
+    np.testing.assert_allclose(dist.std, expected, atol=0.01)
+    assert (dist.mean != 0).all()
+    assert (dist.std != dist.std[0]).any()
 
 
 def test_a_large_gradient_of_the_deviation_does_not_clip_the_mean():

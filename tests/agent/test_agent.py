@@ -428,6 +428,22 @@ def test_policy_draws_by_key_and_step_alone(mixed):
     assert len(set(act(KEY, 3)[1].tolist())) > 1
 
 
+def test_state_and_action_are_drawn_with_keys_of_their_own(monkeypatch):
+    keys, draw = [], jax.random.categorical
+
+    def note(key, logits, axis=-1):
+        keys.append(jax.random.key_data(key).tolist())
+        return draw(key, logits, axis)
+
+    agent = tiny_agent()
+    params, carry = agent.init(0).params, agent.initial_carry(2)
+    monkeypatch.setattr(jax.random, "categorical", note)
+    with jax.disable_jit():
+        agent.policy(params, carry, step_obs(agent), KEY, jnp.int32(0))
+    first, second = keys
+    assert first != second
+
+
 @pytest.mark.parametrize("name", ["mixed", "walker"])
 def test_actions_look_like_the_action_space(name, request):
     agent = request.getfixturevalue(name)

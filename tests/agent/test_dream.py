@@ -207,3 +207,16 @@ def tiny_batch_of(agent, length):
         for k, x in batch.items()
     }
     return fields | latents
+
+
+def test_rewards_and_values_are_those_of_their_heads(agent, params):
+    batch, world = whole_episode(agent), params["world"]
+
+    def without(head, tree):
+        return tree | {head: jax.tree.map(jnp.zeros_like, tree[head])}
+
+    unrewarding = params | {"world": without("reward_head", world)}
+    rollout = images_of(agent, unrewarding, batch).rollout
+    assert (rollout.reward.any(), rollout.value.any()) == (False, True)
+    rollout = images_of(agent, without("critic", params), batch).rollout
+    assert (rollout.reward.any(), rollout.value.any()) == (True, False)

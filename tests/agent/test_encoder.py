@@ -73,6 +73,7 @@ def test_tokens_are_vector_then_image():
     tokens = tokenise(obs)
     assert tokens.shape == (N, mixed.width)
     assert mixed.width == 8 + 1 * 1 * 4 * 2
+    assert len(mixed.mlp.layers) == CONFIG.enc.simple.layers == 1
     other = obs | {"weapon": (obs["weapon"] + 1) % 5}
     differs = np.abs(tokenise(other) - tokens).max(0) > 0
     assert differs[:8].any()

@@ -278,3 +278,23 @@ def test_observe_has_the_gradient_of_the_plain_scan(rssm, state):
     gradients = [jax.grad(f, (0, 1, 2, 3))(*args) for f in (ours, plain)]
     assert_close(*gradients)
     assert all(jnp.abs(x).max() > 0 for x in jax.tree.leaves(gradients[0][1]))
+
+
+def test_every_draw_of_imagination_has_a_key_of_its_own(
+    monkeypatch, rssm, state
+):
+    keys, draw = [], jax.random.categorical
+
+    def note(key, logits, axis=-1):
+        keys.append(tuple(jax.random.key_data(key).tolist()))
+        return draw(key, logits, axis)
+
+    def policy(feat, key):
+        action = jax.random.categorical(key, feat[:, :A])
+        return action, jax.nn.one_hot(action, A)
+
+    monkeypatch.setattr(jax.random, "categorical", note)
+    with jax.disable_jit():
+        rssm.imagine(state, policy, 3, KEY)
+    # Of the action and of the state, in each step.
+    assert len(set(keys)) == len(keys) == 2 * 3

@@ -344,3 +344,19 @@ def test_every_game_runs_with_its_own_action_sets(game):
 def test_the_emulator_prints_nothing(capfd):
     Atari("pong", RGB).reset()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("mode", ["discount", "reset"])
+def test_a_life_that_is_won_ends_nothing(mode):
+    env = Atari("breakout", dataclasses.replace(RGB, lives=mode), seed=0)
+    env.reset()
+    env._lives -= 1  # so that there is one more after the next step
+    _, _, terminated, _, info = env.step(0)
+    assert (terminated, info["is_terminal"]) == (False, False)
+
+
+def test_no_action_sticks_beyond_its_episode():
+    env = Atari("pong", dataclasses.replace(RGB, sticky=1.0), seed=0)
+    env._sticky_action = Action.FIRE
+    env.reset()
+    assert env._stick(Action.FIRE) == Action.NOOP

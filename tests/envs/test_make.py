@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from dreamer.config import Config
+from dreamer.envs import make
 from dreamer.envs.make import make_env
 from dreamer.options import ConfigError
 from dreamer.spaces import Space
@@ -45,3 +46,14 @@ def test_one_environment_is_that_of_many(build):
     with make_env(settings) as env:
         obs, _ = env.reset(seed=0)
     assert obs.keys() == build(settings).obs_spaces.keys() == {"vector"}
+
+
+def test_what_is_set_of_failures_reaches_the_environments(monkeypatch):
+    def note(makes, seed, **limits):
+        return len(makes), seed, limits
+
+    monkeypatch.setattr(make, "Envs", note)
+    settings = config("gym_CartPole-v1", 2, seed=3)
+    run = dataclasses.replace(settings.run, env_timeout=7.0, env_restarts=4)
+    given = make.make_envs(dataclasses.replace(settings, run=run))
+    assert given == (2, 3, {"timeout": 7.0, "restarts": 4})

@@ -72,3 +72,10 @@ def test_a_replay_that_lost_its_steps_is_no_debt(budget):
     assert budget.owed == 0  # bought at 97, where it was too little
     budget.spend(101, windows=BATCH)
     assert budget.owed == 1
+
+
+def test_of_many_environments_the_very_step_of_the_first_update_counts(
+    budget,
+):
+    budget.spend(16, windows=BATCH)  # the first is bought at step 1
+    assert budget.realised(17, 5) == 256.0

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import resource
@@ -462,3 +463,12 @@ def test_a_disk_that_is_full_and_has_room_again(small_disk, open_):
     checkpoints.wait()
     assert checkpoints.error is None
     assert restored(small_disk)[2] == {"policy_steps": 20}
+
+
+def test_what_saves_hold_up_adds_up(tmp_path, open_, monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: 5.0 * next(ticks))
+    checkpoints = open_(tmp_path)
+    for step in (1, 2, 3):
+        checkpoints.save(step, state(step), filled(), {}, {})
+    assert checkpoints.paused == 15

@@ -1,16 +1,19 @@
 """The learner: the order of draws and write-backs; its threads."""
 
 import functools
+import itertools
 import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from dreamer.run import learner as learner_module
 from tests.run import tiny
 from tests.run.learning import Agent, filled, make_learner, train
 
@@ -150,6 +153,16 @@ def test_metrics_are_means_and_stay_on_the_device_until_asked(build):
     assert learner.metrics() == {}
     learner.update()
     assert learner.metrics()["opt/updates"] == 4
+
+
+def test_seconds_of_waiting_for_batches_add_up(build, monkeypatch):
+    ticks = itertools.count()
+    clock = types.SimpleNamespace(perf_counter=ticks.__next__)
+    monkeypatch.setattr(learner_module, "time", clock)
+    learner = build(filled())
+    for _ in range(3):
+        learner.update()
+    assert learner.waited == 3
 
 
 # Threads

@@ -204,3 +204,19 @@ def test_close_cannot_raise_either(tmp_path):
     logger.flush()
     logger.close()
     assert logger.error.errno == errno.ENOENT
+
+
+def test_a_sync_is_one_of_every_file(tmp_path, monkeypatch):
+    synced, fsync = set(), os.fsync
+
+    def note(descriptor):
+        synced.add(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    logger = make(tmp_path, ALL)
+    logger.episode(4, 1.0, 10)
+    monkeypatch.setattr(os, "fsync", note)
+    logger.sync()
+    assert synced >= set(tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) == 3
+    logger.close()

@@ -2,6 +2,7 @@
 
 import types
 
+import numpy as np
 import pytest
 
 from dreamer.options import ConfigError
@@ -70,3 +71,11 @@ def test_a_checkpoint_that_lacks_something(missing):
     (arrays if missing in arrays else counters).pop(missing)
     with pytest.raises(ConfigError, match=f"it lacks {missing}"):
         check_complete(arrays, counters)
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_what_is_set_of_the_draws_reaches_the_replay(online):
+    flags = ["--replay.online", str(online), "--seed", "5"]
+    replay = make_replay(config(*flags), tiny.Envs(), tiny.Agent(), 0)
+    assert replay.online is online
+    assert replay._rng.bit_generator.state == np.random.PCG64(5).state

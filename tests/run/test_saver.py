@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -311,3 +312,15 @@ def test_a_save_that_failed_is_tried_again_by_all(start, ill, count):
     run.each("save", 12)
     assert [x[-1] for x in run.saved] == [12] * count
     assert "can be written again" in run.each("turn")[last][0]
+
+
+def test_it_is_time_to_save_by_the_clock_of_the_leader(start):
+    run = start(2)
+    for leader, other in ((True, False), (False, True)):
+        with ThreadPoolExecutor(2) as pool:
+            told = pool.map(
+                lambda process, due: process.saver.agree(False, due),
+                run.all,
+                (leader, other),
+            )
+        assert list(told) == [(False, leader)] * 2

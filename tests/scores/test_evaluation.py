@@ -60,3 +60,12 @@ def test_a_line_for_a_person():
         " human-normalised 50.0% (random -20.7, human 14.6), over 2 episodes,"
         " of which 1 reached the limit of --length"
     )
+
+
+def test_a_game_by_another_of_its_names_is_normalised_too():
+    found, same = (
+        summary([400.0], f"atari100k_{game}")
+        for game in ("james_bond", "jamesbond")
+    )
+    assert found == same
+    assert found["human_normalized"] is not None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dreamer.options import ConfigError
+from dreamer.scores.files import read_lines
 from dreamer.scores.runs import read, read_file
 from dreamer.settings import load, save
 
@@ -80,6 +81,8 @@ def test_broken_lines_are_left_out_and_counted(tmp_path):
     (run,) = read(tmp_path)
     assert run.broken == len(broken) + 1
     assert (list(run.frames), list(run.scores)) == ([2], [7])
+    # Of the fine lines, one is of an episode without a finite score.
+    assert read_lines(tmp_path / "x/scores.jsonl").unscored == 1
 
 
 def test_evaluation_episodes_of_all_files(tmp_path):

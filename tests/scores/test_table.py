@@ -6,10 +6,11 @@ import io
 import numpy as np
 import pytest
 
+from dreamer.scores.aggregate import Aggregate
 from dreamer.scores.comparison import compare
 from dreamer.scores.published import BENCHMARKS
 from dreamer.scores.runs import Run
-from dreamer.scores.table import short, to_csv, to_markdown
+from dreamer.scores.table import interval, short, to_csv, to_markdown
 
 ATARI100K = BENCHMARKS["atari100k"]
 
@@ -75,6 +76,8 @@ def test_markdown(comparison):
     assert any("over 2 games of 26" in x for x in lines)
     assert any("over 1 game of 26" in x for x in lines)
     assert any(x.startswith("| size\\|12m | 3 | 3 | 75% [") for x in lines)
+    # An evaluation of one run and two episodes.
+    assert "| size\\|12m | 1 | 2 | 100% | 100% | 100% |" in lines
     assert any(
         x.startswith("| published, the same games | 9 |") for x in lines
     )
@@ -127,3 +130,8 @@ def test_nothing_counts():
 )
 def test_short(number, text):
     assert short(number) == text
+
+
+def test_an_interval_is_in_percent_as_its_value_is():
+    assert interval(Aggregate(0.756, 0.5, 1.25)) == "76% [50, 125]"
+    assert interval(Aggregate(0.756, np.nan, np.nan)) == "76%"
