@@ -76,6 +76,12 @@ class Peers:
             ),
         )
 
+    def own_key(self, key: jax.Array) -> jax.Array:
+        """A PRNG key for each process; the same one where there is one."""
+        if self.count == 1:
+            return key
+        return jax.random.fold_in(key, self.index)
+
     def gather(self, values: np.ndarray) -> np.ndarray:
         """Values of all processes, (count, *shape); all must ask together."""
         if self.count == 1:

@@ -168,8 +168,7 @@ class Run:
             state, arrays, counters = self._agent.init(config.seed), {}, {}
         self.score: float | None = counters.get("score")
         act_key, learn_key = jax.random.split(jax.random.key(config.seed))
-        if self.peers.count > 1:
-            act_key = jax.random.fold_in(act_key, self.peers.index)
+        act_key = self.peers.own_key(act_key)
         self._driver = Driver(self._envs, self._agent, self._replay, act_key)
         self.learner = Learner(
             self._agent,

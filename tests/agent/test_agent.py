@@ -369,6 +369,20 @@ def test_only_these_modules_learn_from(loss, learners, loss_gradients):
     assert {name for name, grad in largest.items() if grad} == learners
 
 
+def test_nothing_flows_back_through_continuous_actions():
+    agent = tiny_agent(VECTOR, JOINTS)
+    state = agent.state_from(awake(agent.init(0).params))
+    agent.loss_scale = lambda name: float(name == "value")
+    given = dict(state=state, batch=tiny_batch(agent), key=KEY)
+    grad = jax.jit(jax.grad(lambda params: agent.loss(params, **given)[0]))
+    reached = {
+        name
+        for name, tree in grad(state.params).items()
+        if any(x.any() for x in jax.tree.leaves(tree))
+    }
+    assert reached == {"critic"}
+
+
 # Acting
 
 

@@ -48,6 +48,7 @@ def test_decoded_images_have_the_shape_of_the_observed(shape):
 
 def test_several_images_share_the_channels_in_key_order():
     decoder = make_decoder(MIXED)
+    assert len(decoder.mlp.layers) == CONFIG.dec.simple.layers == 1
     pixels = jnp.asarray(RNG.uniform(size=(N, 16, 16, 4)))
     parts = decoder.split_images(pixels)
     assert list(parts) == ["camera", "depth"]

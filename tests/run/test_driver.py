@@ -112,7 +112,7 @@ def test_every_step_draws_anew_from_one_key():
 
 @pytest.mark.parametrize("stop", range(8))
 def test_a_driver_goes_on_where_another_stood(stop):
-    whole, *_, uninterrupted, episodes = drive(8)
+    whole, _, policy, uninterrupted, episodes = drive(8)
     first, envs, _, recorder, seen = drive(stop)
     arrays = {k: np.array(v) for k, v in first.arrays().items()}
     state = {k: np.array(v) for k, v in envs.state().items()}
@@ -128,6 +128,10 @@ def test_a_driver_goes_on_where_another_stood(stop):
     for ours, theirs in zip(recorder.steps, uninterrupted.steps, strict=True):
         tiny.assert_equal(ours, theirs)
     assert [call[4] for call in other.calls[stop:]] == list(range(stop, 8))
+    for ours, theirs in zip(
+        other.calls[stop:], policy.calls[stop:], strict=True
+    ):
+        tiny.assert_equal(ours[1], theirs[1])  # what it remembers
 
 
 def test_an_episode_that_cannot_be_restored_is_abandoned(tmp_path):

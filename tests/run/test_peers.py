@@ -1,6 +1,7 @@
 import socket
 import zlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -107,6 +108,13 @@ def test_no_checkpoint_in_common_is_refused_by_what_there_is(three):
         "jax.processes=3: no checkpoint is of all processes (process 0: 340,"
         " 468; process 1: 154, 216; process 2: 216, 340); use another logdir"
     )
+
+
+def test_each_process_draws_with_a_key_of_its_own():
+    key = jax.random.key(3)
+    assert ALONE.own_key(key) is key
+    keys = [Peers(index, 3).own_key(key) for index in range(3)]
+    assert len({tuple(jax.random.key_data(x).tolist()) for x in keys}) == 3
 
 
 def test_processes_of_one_host_share_its_ram(three, monkeypatch):
