@@ -71,8 +71,8 @@ def test_continuous_actor_starts_nearly_the_same_everywhere():
     # 0.9 sigmoid(2) + 0.1
     expected = np.full((N, 2), 0.8927173)
     np.testing.assert_allclose(dist.std, expected, atol=0.01)
-    assert (dist.mean != 0).all()
-    assert (dist.std != dist.std[0]).any()
+    assert np.ptp(dist.mean) > 0
+    assert np.ptp(dist.std) > 0
 
 
 def test_a_large_gradient_of_the_deviation_does_not_clip_the_mean():

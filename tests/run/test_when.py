@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -54,8 +55,16 @@ def test_termination_again_and_then_an_interrupt_do_not_end_at_once():
         assert stop.received
 
 
-def test_a_closed_terminal_is_noted_where_it_counts():
-    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+@pytest.fixture
+def hangup():
+    """Sets what a closed terminal does, which nohup may have changed."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield partial(signal.signal, signal.SIGHUP)
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_closed_terminal_is_noted_where_it_counts(hangup):
+    hangup(signal.SIG_DFL)
     with StopSignal():
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
     with StopSignal(hangup=True) as stop:
@@ -64,11 +73,8 @@ def test_a_closed_terminal_is_noted_where_it_counts():
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
 
 
-def test_nohup_is_kept():
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with StopSignal(hangup=True) as stop:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop.received
-    finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def test_nohup_is_kept(hangup):
+    hangup(signal.SIG_IGN)
+    with StopSignal(hangup=True) as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.received
