@@ -46,10 +46,11 @@ def walk(
     for start in starts:
         for name, inside, names in os.walk(start, onerror=note):
             place = Path(name)
-            if place.resolve() in seen:
+            real = place.resolve()
+            if real in seen:
                 inside.clear()
                 continue
-            seen.add(place.resolve())
+            seen.add(real)
             if marker in names:
                 inside.clear()
             inside.sort()

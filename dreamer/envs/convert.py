@@ -103,7 +103,7 @@ def _vector(name: str, space: spaces.Box, value: Any) -> np.ndarray:
     """Numbers of a given shape -> float32 (n,)."""
     value = np.asarray(value)
     if value.shape != space.shape or value.dtype.kind not in "fiub":
-        raise _unusable(name, value, space.shape, "numbers")
+        raise _unusable(name, value, f"numbers of shape {space.shape}")
     with np.errstate(all="ignore"):  # what becomes infinite is refused later
         return value.astype(np.float32).reshape(-1)
 
@@ -116,8 +116,7 @@ def to_number(name: str, value: Any) -> float:
     """
     value = np.asarray(value)
     if value.size != 1 or value.dtype.kind not in "fiub":
-        given = f"{value.dtype} of shape {value.shape}"
-        raise Unusable(f"{name} is {given}, allowed: one number")
+        raise _unusable(name, value, "one number")
     return float(value.reshape(()))
 
 
@@ -127,7 +126,7 @@ def _whole(
     """Whole numbers of a given shape between two bounds -> int64."""
     value = np.asarray(value)
     if value.shape != shape or value.dtype.kind not in "iub":
-        raise _unusable(name, value, shape, "whole numbers")
+        raise _unusable(name, value, f"whole numbers of shape {shape}")
     wrong = (value < low) | (value > high)
     if wrong.any():
         number, least, most = (
@@ -137,11 +136,9 @@ def _whole(
     return value.astype(np.int64)
 
 
-def _unusable(
-    name: str, value: np.ndarray, shape: tuple[int, ...], allowed: str
-) -> Unusable:
+def _unusable(name: str, value: np.ndarray, allowed: str) -> Unusable:
     given = f"{value.dtype} of shape {value.shape}"
-    return Unusable(f"{name} is {given}, allowed: {allowed} of shape {shape}")
+    return Unusable(f"{name} is {given}, allowed: {allowed}")
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -18,8 +18,9 @@ from dreamer.run.driver import replay_fields
 # Of latents, which a checkpoint may have to write all again; Atari 100K at
 # size200m has 1.8 GB of them, 5M steps have 82 GB.
 EXACT_BYTES = 4 * 10**9
-# What the program takes beside what it has when the replay is made.
-PROGRAM_BYTES = 10**9
+# What a process comes to need beside its replay and has not taken yet when
+# that is made: compiling above all.
+REST_BYTES = 10**9
 
 
 def check_complete(
@@ -71,7 +72,7 @@ def make_replay(
     # While a checkpoint is written, some of it is in RAM twice.
     copied = min(QUEUE_BYTES, capacity * bytes_per_step({}, latents))
     step_bytes = bytes_per_step(fields, latents)
-    fits_in_ram(capacity, step_bytes, PROGRAM_BYTES + copied, sharing)
+    fits_in_ram(capacity, step_bytes, REST_BYTES + copied, sharing)
     return Replay(
         fields,
         latents,

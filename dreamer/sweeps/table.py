@@ -93,10 +93,10 @@ def plan(
     free = shutil.disk_usage(estimate.existing(folder)).free
     steps = sum(x.steps_left for x in todo)
     updates = sum(_updates_left(x) for x in todo)
-    for_all = ""
     several = min(at_a_time or 1, len(todo))
+    together, for_all = ram * several, ""
     if one_machine and several > 1:
-        for_all = f", {in_bytes(ram * several)} for {several} at a time"
+        for_all = f", {in_bytes(together)} for {several} at a time"
     lines = {
         "runs": f"{len(planned)}: {counts([x.standing for x in planned])};"
         f" {len(todo)} to do",
@@ -114,8 +114,7 @@ def plan(
             f" {folder}, where {in_bytes(free)} are free; one that cannot"
             " write waits for space, and fails in the end"
         )
-    together = ram * max(1, several)
-    if one_machine and todo and together > (here := available_ram()):
+    if one_machine and together > (here := available_ram()):
         words.append(
             f"Warning: the runs may need {in_bytes(together)} of RAM together,"
             f" and {in_bytes(here)} are free; take fewer --jobs, or a smaller"

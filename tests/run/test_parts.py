@@ -59,7 +59,7 @@ def test_a_replay_that_does_not_fit_is_not_made(monkeypatch):
     with pytest.raises(ConfigError, match="too much"):
         make_replay(config(), tiny.Envs(), tiny.Agent(), 0, 3)
     # Observation, reward, three flags, action; deter and stoch.
-    beside = parts.PROGRAM_BYTES + 300 * (6 + 2)
+    beside = parts.REST_BYTES + 300 * (6 + 2)
     assert made == [(300, 8 + 4 + 3 + 4 + 6 + 2, beside, 3)]
 
 
