@@ -5,12 +5,13 @@
     python scripts/prove.py recall --seeds 3    one of them, three seeds
 
 Every task is trained by `--configs proof`, one setting for all, whose steps
-are the budget. Then 100 episodes are evaluated with seeds of their own, and a
-row is printed: the score beside the best possible and that of random actions,
-and how far it is from the one to the other. From 90% on a task counts as
-solved; where one is not, the exit code is 1. A run that is finished is not
-trained again, one that was interrupted goes on: SIGTERM and Ctrl-C end all
-trainings, which save, and the exit code is 75.
+are the budget; flags of training change it for all. Then 100 episodes are
+evaluated with seeds of their own, and a row is printed: the score beside the
+best possible and that of random actions, and how far it is from the one to
+the other. From 90% on a task counts as solved; where one is not, the exit
+code is 1. A run that is finished is not trained again, one that was
+interrupted goes on: SIGTERM and Ctrl-C end all trainings, which save, and the
+exit code is 75.
 
 As many runs at a time as there are cores, one core each: models so small gain
 little from a second one. Next: dreamer/envs/proofs.py for the tasks,
@@ -19,6 +20,7 @@ prove_bounds.py for what they are compared with.
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import queue
@@ -38,6 +40,7 @@ from dreamer.command import Parser, whole_number  # noqa: E402
 from dreamer.options import ConfigError, one_line, shown  # noqa: E402
 from dreamer.places import home  # noqa: E402
 from dreamer.run.when import StopSignal  # noqa: E402
+from dreamer.settings import load  # noqa: E402
 from dreamer.streams import lossy  # noqa: E402
 from dreamer.sweeps.slots import usable_cores  # noqa: E402
 
@@ -73,14 +76,16 @@ TABLE = "\n".join(
 )
 DESCRIPTION = f"""\
 Trains on small tasks, evaluates 100 episodes of each and compares with the
-best possible score and with that of random actions. The tasks:
+best possible score and with that of random actions. The tasks, of which all
+are meant where none is named:
 
 {TABLE}
 
-All are trained by --configs proof. From {SOLVED:.0%} of the way from random to
-the best on a task counts as solved. Exit codes: 0, 1 if one is not solved or
-failed, 2 for wrong flags, 75 after SIGTERM or Ctrl-C: trainings save, and the
-same command goes on.
+All are trained by --configs proof; flags of training, such as
+--jax.compute_dtype bfloat16, change it for all of them. From {SOLVED:.0%} of
+the way from random to the best on, a task counts as solved. Exit codes: 0, 1
+if one is not solved or failed, 2 for wrong flags, 75 after SIGTERM or Ctrl-C:
+trainings save, and the same command goes on.
 """
 HEADER = (
     f"{'task':<9} {'needs':<18} {'seed':>4} {'random':>9} {'score':>9}"
@@ -154,24 +159,38 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """
     parser = Parser("", DESCRIPTION)
     parser.prog = "scripts/prove.py"
+    parser.usage = "%(prog)s [TASK ...] [options] [flags of dreamer.train]"
     add = parser.add_argument
     count = whole_number(1, 10**9 - 1)
-    add("tasks", nargs="*", metavar="TASK", help="default: all of them")
     about = "seeds of each, from 0 on (default: 1)"
     add("--seeds", type=count, default=1, metavar="N", help=about)
     about = "policy steps (default: those of --configs proof)"
     add("--steps", type=count, metavar="N", help=about)
     about = f"where runs are (default: {LOGDIR})"
     add("--logdir", type=home, default=LOGDIR, metavar="DIR", help=about)
-    flags = parser.parse_args(argv)
-    flags.tasks = flags.tasks or list(PROOFS)
+    # Words after a flag may be the value of one that training knows.
+    tasks = list(itertools.takewhile(lambda x: x[:1] != "-", argv))
+    flags, flags.more = parser.parse_known_args(argv[len(tasks) :])
+    if flags.more and flags.more[0][:1] != "-":
+        raise ConfigError(f"{shown(flags.more[0])}: expected before all flags")
+    flags.tasks = tasks or list(PROOFS)
     for name in flags.tasks:
         if name not in PROOFS:
             allowed = ", ".join(PROOFS)
             raise ConfigError(f"TASK {shown(name)}: expected {allowed}")
         if flags.tasks.count(name) > 1:
             raise ConfigError(f"TASK {name}: given twice")
+        load(training(name, 0, flags))
     return flags
+
+
+def training(name: str, seed: int, flags: argparse.Namespace) -> list[str]:
+    """The arguments of `dreamer.train` for a task and a seed."""
+    words = ["--configs", "proof", "--task", PROOFS[name].task]
+    words += ["--seed", str(seed)]
+    words += ["--logdir", str(flags.logdir / f"{name}-{seed}")]
+    words += ["--run.steps", str(flags.steps)] if flags.steps else []
+    return words + flags.more
 
 
 def prove_all(flags: argparse.Namespace, stop: StopSignal) -> bool:
@@ -184,8 +203,7 @@ def prove_all(flags: argparse.Namespace, stop: StopSignal) -> bool:
         name, seed = job
         core = cores.get()
         try:
-            logdir = flags.logdir / f"{name}-{seed}"
-            return prove(name, seed, logdir, stop, core, flags.steps)
+            return prove(name, seed, flags, stop, core)
         finally:
             cores.put(core)
 
@@ -202,32 +220,29 @@ def prove_all(flags: argparse.Namespace, stop: StopSignal) -> bool:
 def prove(
     name: str,
     seed: int,
-    logdir: Path,
+    flags: argparse.Namespace,
     stop: StopSignal,
     core: int,
-    steps: int | None = None,
 ) -> Result:
     """Trains, if that is not done, and evaluates; the output goes to a log.
 
     Args:
       name: Name of the task.
       seed: Seed of everything in the run.
-      logdir: Folder of the run.
+      flags: Of the command line.
       stop: Signal that ends what runs, which saves.
       core: Number of the core to run on.
-      steps: Policy steps, if not those of the preset.
 
     Raises:
       RuntimeError: a command failed; names the log.
       Stopped: a signal came.
     """
+    logdir = flags.logdir / f"{name}-{seed}"
     out = logdir / "eval-proof.json"
-    settings = ["--configs", "proof", "--task", PROOFS[name].task]
-    train = [*settings, "--seed", seed, "--logdir", logdir]
-    train += ["--run.steps", steps] if steps else []
-    evaluate = ["--logdir", logdir, "--envs", 1, "--out", out]
+    evaluate = ["--logdir", str(logdir), "--envs", "1", "--out", str(out)]
     began = time.monotonic()
     with logdir.with_suffix(".log").open("a") as log:
+        train = training(name, seed, flags)
         run("dreamer.train", train, core, log, stop)
         minutes = (time.monotonic() - began) / 60
         run("dreamer.evaluate", evaluate, core, log, stop)
@@ -240,7 +255,11 @@ class Stopped(Exception):
 
 
 def run(
-    module: str, arguments: list, core: int, log: TextIO, stop: StopSignal
+    module: str,
+    arguments: Sequence[str],
+    core: int,
+    log: TextIO,
+    stop: StopSignal,
 ) -> None:
     """One of the project's commands, bound to a core before JAX starts.
 
@@ -250,7 +269,7 @@ def run(
     """
     if stop.received:
         raise Stopped
-    command = [sys.executable, "-m", module, *map(str, arguments)]
+    command = [sys.executable, "-m", module, *arguments]
     env = dict(os.environ, PYTHONPATH=str(ROOT))
     with subprocess.Popen(command, stdout=log, stderr=log, env=env) as process:
         if hasattr(os, "sched_setaffinity"):

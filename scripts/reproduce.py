@@ -42,10 +42,10 @@ Makes results again, or some of them:
     scripts/reproduce atari100k --games all26 --seeds 5 --launcher slurm
     scripts/reproduce proof --seeds 3
 
-Trains what is not finished yet, by `python -m dreamer.sweep`, which takes all
-other flags, or for proof by scripts/prove.py; plays 100 episodes with every
+Trains what is not finished yet, by `python -m dreamer.sweep` or, for proof,
+by scripts/prove.py, which take all other flags; plays 100 episodes with every
 agent that has not played yet; keeps scores, settings, evaluation and versions
-of each finished run in RESULTS/BENCHMARK-SIZE/RUN; and draws plots and tables
+of each finished run in RESULTS/NAME/RUN; and draws plots and tables
 again from what is kept there. The same command again goes on where it was.
 """
 FAILED, REFUSED, INTERRUPTED = 1, 2, 75  # exit codes, beside 0
@@ -96,7 +96,9 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--seeds", metavar="N", type=count, default=1, help="default: 1")
     about = "presets for the size of the model (default: size12m)"
     add("--configs", metavar="NAME", nargs="+", help=about)
-    about = "where runs are (default: ~/logdir/reproduce/BENCHMARK-SIZE)"
+    about = "of these results, for other flags (default: BENCHMARK-SIZE)"
+    add("--name", metavar="NAME", type=_name, help=about)
+    about = "where runs are (default: ~/logdir/reproduce/NAME)"
     add("--logdir", metavar="DIR", type=home, help=about)
     about = "where results are kept (default: results)"
     add("--results", metavar="DIR", type=home, help=about)
@@ -133,13 +135,21 @@ def _games(benchmark: str, text: str | None) -> list[str]:
     return games
 
 
+def _name(text: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", text):
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)}: expected letters, digits, _, . and -"
+        )
+    return text
+
+
 def folders(flags: argparse.Namespace) -> tuple[Path, Path]:
     """Of the runs, and of what is kept of them."""
     parts = [flags.benchmark]
     if flags.benchmark != PROOF:
         flags.configs = flags.configs or ["size12m"]
         parts += [re.sub(r"[^\w.]", "_", Path(x).stem) for x in flags.configs]
-    name = "-".join(parts)
+    name = flags.name or "-".join(parts)
     logdir = flags.logdir or Path("~/logdir/reproduce") / name
     results = (flags.results or ROOT / "results") / name
     return logdir.expanduser().absolute(), results.expanduser().absolute()

@@ -20,6 +20,7 @@ import pytest
 import dreamer.agent.agent as agent_module
 import dreamer.agent.networks as networks
 import dreamer.agent.world_model as world_model
+from dreamer.agent import convolve
 from dreamer.agent.agent import Agent
 from dreamer.agent.distributions import Categorical
 from dreamer.agent.networks import Init, RMSNorm
@@ -195,6 +196,18 @@ def check_with(fixture):
 
 def test_updates_pass_unmutated(check_with):
     table = check_with()
+    assert table.passed, table
+
+
+def test_updates_pass_as_accelerators_compute_them(fixture, monkeypatch):
+    """Convolutions and block-linear layers are others there than on a CPU."""
+    monkeypatch.setattr(convolve, "on_one_cpu", lambda: False)
+    agent = parity.make_agent(fixture)
+    plain = agent.update.__wrapped__
+    agent.update = jax.jit(plain, compiler_options=QUICK)
+    table = parity.Table()
+    with parity.argmax_samples():
+        parity.check_updates(table, agent, fixture)
     assert table.passed, table
 
 

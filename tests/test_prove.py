@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from dreamer.settings import load
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "prove.py"
 
@@ -98,7 +100,10 @@ def test_a_training_that_fails_is_said_in_one_line(tmp_path):
         (["--seeds", "0"], "--seeds: 0: expected a whole number from 1"),
         (["--steps", "x"], "--steps: x: expected a whole number from 1"),
         (["doors", "--seed", "3"], "--seed"),
-        (["--logdir", "{here}/file/x"], "file/x: "),
+        (["--jax.compute_dtype", "float8"], "--jax.compute_dtype"),
+        (["--jax.dtype", "bfloat16"], "--jax.dtype"),
+        (["--seeds", "2", "doors"], "doors: expected before all flags"),
+        (["--logdir", "{here}/file/x"], "/file is a file"),
         (["--logdir", "/proc/x"], "/proc/x: "),
         (["--logdir", ""], "--logdir: expected a path, and it is empty"),
     ],
@@ -119,6 +124,18 @@ def test_help_names_tasks_and_defaults(prove, capsys):
     said = capsys.readouterr().out
     for words in (*prove.PROOFS, "default: 1", "default: ~/logdir/proof"):
         assert words in said
+
+
+def test_flags_of_training_change_every_training(prove, tmp_path):
+    flags = prove.parse(
+        ["doors", "--logdir", str(tmp_path), "--jax.compute_dtype", "bfloat16"]
+    )
+    config = load(prove.training("doors", 2, flags))
+    assert config.jax.compute_dtype == "bfloat16"
+    assert (config.seed, config.run.steps) == (2, 14_000)
+    assert config.logdir == str(tmp_path / "doors-2")
+    flags = prove.parse(["doors", "--steps", "99"])
+    assert load(prove.training("doors", 0, flags)).run.steps == 99
 
 
 FAKE = """

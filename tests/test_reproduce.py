@@ -356,6 +356,7 @@ def test_a_sweep_with_failures_keeps_the_rest(tmp_path, started):
         ("atari100k --episodes x", "--episodes: x: expected a whole number"),
         ("proof --configs size1m", "--configs: expected none"),
         ("atari100k --collect --jobs 2", "--jobs: expected no such flag"),
+        ("atari100k --name ../x", "--name: ../x: expected letters"),
         ("atari100k --results=", "--results: expected a path, and it is"),
         ("atari100k --collect", "holds no run that is finished"),
     ],
@@ -364,6 +365,15 @@ def test_mistakes_are_refused(tmp_path, words, expected):
     argv = [*words.split(), "--logdir", str(tmp_path / "none")]
     line = outcome("reproduce", reproduce.main, argv, tmp_path)
     assert expected in line
+
+
+def test_other_flags_have_results_of_another_name(tmp_path, started):
+    words = "proof --games doors --name low --jax.compute_dtype bfloat16"
+    flags, more = reproduce.parse([*words.split(), "--results", str(tmp_path)])
+    logdir, results = reproduce.folders(flags)
+    assert logdir == Path.home() / "logdir" / "reproduce" / "low"
+    assert results == tmp_path / "low"
+    assert more == ["--jax.compute_dtype", "bfloat16"]
 
 
 def test_a_damaged_run_hides_no_other(tmp_path, started, capsys):

@@ -238,7 +238,9 @@ class Agent:
             params["critic"], state.slow_critic, self.config.slowvalue.rate
         )
         updates = state.updates + 1
-        metrics |= optimizer_metrics(total, grad_norm, steps, params, updates)
+        metrics |= optimizer_metrics(
+            total, grad_norm, steps, state.params, updates
+        )
         state = TrainState(
             params=params,
             slow_critic=choose(finite, slow_critic, state.slow_critic),

@@ -344,10 +344,10 @@ class Run:
     def log(self) -> None:
         """Writes one row: means since the last row, counters and speeds.
 
-        Writes nothing if there has been no step since.
+        Writes nothing if there has been no step and no update since.
         """
         then, steps, updates, waited = self._logged
-        if self.policy_steps == steps:
+        if (steps, updates) == self._progress():
             return
         metrics = {f"train/{k}": v for k, v in self.learner.metrics().items()}
         # After the metrics, which wait for the device.

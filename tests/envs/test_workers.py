@@ -216,10 +216,13 @@ def test_a_death_is_noticed_while_a_helper_lives(build):
 
 
 HELPED = """
+import signal
 import numpy as np
 from dreamer.envs.vector import Envs
 from tests.envs.test_workers import helped
 
+# A shell that starts tests in the background has them ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 envs = Envs([helped("fork")] * 3, 0, timeout=60)
 step = envs.reset()
 print(*step["helper"][:, 0], *step["process"][:, 0], flush=True)

@@ -3,6 +3,8 @@
 import errno
 import itertools
 import json
+import os
+import signal
 import time
 
 import pytest
@@ -10,8 +12,11 @@ import pytest
 from dreamer import status, train
 from dreamer.run import patience
 from dreamer.run.append import AppendedFile
+from dreamer.run.learner import Learner
 from dreamer.run.record import FILE as STARTS
 from dreamer.run.shelf import Shelf, saved_steps
+from dreamer.settings import load
+from dreamer.train_ratio import schedule
 
 RUN = ["--configs", "debug", "--task", "gym_CartPole-v1", "--run.steps", "60"]
 RUN += ["--run.save_every", "1e-9", "--run.envs", "1"]
@@ -72,3 +77,30 @@ def test_a_run_that_waits_for_its_disk_is_not_silent(tmp_path, monkeypatch):
     argv = [*RUN, "--logdir", str(tmp_path)]
     assert train.main(argv) == 0
     assert status.read(tmp_path)["state"] == "done"
+
+
+@pytest.mark.slow
+def test_updates_that_the_last_step_still_owes_have_a_row(
+    tmp_path, monkeypatch
+):
+    argv = [*RUN, "--run.train_ratio", "128", "--logdir", str(tmp_path)]
+    planned = schedule(load(argv)).total_updates
+    assert schedule(load(argv)).updates_per_step > 2
+    update = Learner.update
+
+    def interrupted(learner):
+        update(learner)
+        if learner.updates == planned - 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Learner, "update", interrupted)
+    assert train.main(argv) == train.INTERRUPTED
+    before = [row for row in rows(tmp_path) if "updates" in row]
+    assert before[-1]["policy_steps"] == 60
+    assert before[-1]["updates"] == planned - 2
+    assert train.main(argv) == 0
+    after = [row for row in rows(tmp_path) if "updates" in row]
+    assert after[:-1] == before
+    assert after[-1]["updates"] == planned
+    assert after[-1]["train/opt/updates"] == planned
+    assert after[-1]["policy_steps"] == 60
