@@ -1,15 +1,17 @@
 """The command line of programs that have flags of their own.
 
 `dreamer.train` takes settings (`settings.py`); `plot.py`, `report.py`,
-`evaluate.py` and `sweeps/flags.py` begin with this.
+`evaluate.py` and `sweeps/flags.py` begin with this. All of them `say` in one
+line what is wrong.
 """
 
 import argparse
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from dreamer.options import ConfigError, did_you_mean, shown
+from dreamer.options import ConfigError, did_you_mean, one_line, shown
 
 
 class Parser(argparse.ArgumentParser):
@@ -89,3 +91,13 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
         return number
 
     return read
+
+
+def say(program: str, error: str | Exception) -> None:
+    """Prints what is wrong to stderr, in one line that begins with a program.
+
+    Of an `OSError`, that is the file and the reason.
+    """
+    if isinstance(error, OSError):
+        error = f"{error.filename or '?'}: {error.strerror or error}"
+    print(f"{program}: {one_line(str(error))}", file=sys.stderr)

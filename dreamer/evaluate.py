@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from dreamer.command import Parser, unknown_flag, whole_number
+from dreamer.command import Parser, say, unknown_flag, whole_number
 from dreamer.config import Config
 from dreamer.envs.vector import EnvError, Envs
 from dreamer.options import (
@@ -81,12 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 given = sys.argv[1:] if argv is None else argv
                 job = prepare(given, opened)
             except ConfigError as error:
-                return _say(str(error), REFUSED)
+                say(PROGRAM, error)
+                return REFUSED
             print(_describe(job), flush=True)
             began = time.monotonic()
             episodes = play(job, stop)
             if stop.received:
-                return _say("interrupted; no scores are written", INTERRUPTED)
+                say(PROGRAM, "interrupted; no scores are written")
+                return INTERRUPTED
             found = _results(job, episodes, time.monotonic() - began)
             print(words(found), flush=True)  # also if it cannot be written
             evaluation_file.write(job.out, found)
@@ -108,12 +110,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def program() -> NoReturn:
     """The command: as `main`, ending the process with the exit code."""
     threads.run_program(main)
-
-
-def _say(message: str, code: int) -> int:
-    line = one_line(" ".join(message.split()))
-    print(f"{PROGRAM}: {line}", file=sys.stderr)
-    return code
 
 
 def _parser() -> Parser:

@@ -14,9 +14,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from dreamer.command import Parser, whole_number
+from dreamer.command import Parser, say, whole_number
 from dreamer.config import Config
-from dreamer.options import ConfigError, one_line
+from dreamer.options import ConfigError
 from dreamer.places import home
 from dreamer.replay import files
 from dreamer.run import archive
@@ -45,11 +45,14 @@ def main(argv: Sequence[str]) -> int:
         flags = parse(argv)
         size = export(flags.logdir, flags.out, flags.checkpoint)
     except ConfigError as error:
-        return _say(str(error), REFUSED)
+        say(PROGRAM, error)
+        return REFUSED
     except OSError as error:
-        return _say(str(error), FAILED)
+        say(PROGRAM, str(error))
+        return FAILED
     except KeyboardInterrupt:
-        return _say("interrupted; nothing is written", INTERRUPTED)
+        say(PROGRAM, "interrupted; nothing is written")
+        return INTERRUPTED
     print(f"Written: {flags.out} ({size / 1e6:.1f} MB)")
     return 0
 
@@ -139,12 +142,6 @@ def without_place(config: Config) -> Config:
     kept = {name: getattr(usual.jax, name) for name in names}
     jax = replace(config.jax, **kept)
     return replace(config, logdir=usual.logdir, jax=jax)
-
-
-def _say(message: str, code: int) -> int:
-    line = one_line(" ".join(message.split()))
-    print(f"{PROGRAM}: {line}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -9,12 +9,11 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import matplotlib
 
-from dreamer.command import Parser
-from dreamer.options import ConfigError, one_line, shown
+from dreamer.command import Parser, say
+from dreamer.options import ConfigError, shown
 from dreamer.places import given, home
 from dreamer.scores.averages import averages
 from dreamer.scores.comparison import Comparison, compare
@@ -125,18 +124,12 @@ def main(argv: Sequence[str]) -> None:
         ]
         files = [x for y in comparisons for x in _files(y)]
         _write(files, flags.out)
-    except OSError as error:
-        _refuse(f"{error.filename or '?'}: {error.strerror or error}")
-    except ConfigError as error:
-        _refuse(str(error))
+    except (OSError, ConfigError) as error:
+        say(PROGRAM, error)
+        raise SystemExit(2) from None
     for line in [*_remarks(runs, left_out), *_results(comparisons)]:
         print(line)
     print(f"Written: {', '.join(str(flags.out / name) for name, _ in files)}")
-
-
-def _refuse(message: str) -> NoReturn:
-    print(f"{PROGRAM}: {one_line(message)}", file=sys.stderr)
-    raise SystemExit(2) from None
 
 
 def _labels(text: str, dirs: int) -> list[str]:

@@ -109,7 +109,8 @@ class Ratio:
 def main(argv: Sequence[str]) -> None:
     """Print what the settings of a command line mean for training."""
     # Here, not above: who needs `Ratio` alone does not load the settings.
-    from dreamer.options import ConfigError, one_line, parse, settings
+    from dreamer.command import say
+    from dreamer.options import ConfigError, parse, settings
     from dreamer.settings import load
 
     if "--help" in argv or "-h" in argv:
@@ -127,7 +128,7 @@ def main(argv: Sequence[str]) -> None:
             parse(wanted, float(ratio), f"--{unit}: makes ")
             here = replace(here, train_ratio=ratio)
     except ConfigError as error:
-        print(f"dreamer.ratio: {one_line(str(error))}", file=sys.stderr)
+        say("dreamer.ratio", error)
         raise SystemExit(2) from None
     batch = f"{config.batch_size} sequences x {config.batch_length} steps"
     print(_explain(here, config.task, batch, PAPER.get(config.suite)))

@@ -9,9 +9,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from dreamer.command import Parser
+from dreamer.command import Parser, say
 from dreamer.options import ConfigError, one_line
 from dreamer.pages.index import INDEX, entry, index
 from dreamer.pages.page import write_page
@@ -57,15 +56,9 @@ def main(argv: Sequence[str]) -> int:
         dirs = given(flags.dirs, flags.logdir)
         runs = {folder: find(folder) for folder in dirs}
         return max([_write(folder, *x) for folder, x in runs.items()])
-    except OSError as error:
-        _refuse(f"{error.filename or '?'}: {error.strerror or error}")
-    except ConfigError as error:
-        _refuse(str(error))
-
-
-def _refuse(message: str) -> NoReturn:
-    print(f"{PROGRAM}: {one_line(message)}", file=sys.stderr)
-    raise SystemExit(2) from None
+    except (OSError, ConfigError) as error:
+        say(PROGRAM, error)
+        raise SystemExit(2) from None
 
 
 def find(folder: Path) -> tuple[list[Path], dict[str, str]]:
@@ -106,7 +99,7 @@ def _write(
     if not entries:
         raise ConfigError(next(iter(failed.values())))
     for reason in failed.values():
-        print(f"{PROGRAM}: {reason}", file=sys.stderr)
+        say(PROGRAM, reason)
     path = folder / INDEX
     write_whole(path, index(folder, entries, failed))
     print(one_line(f"Written: {path}"))

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from dreamer.options import ConfigError, cut, did_you_mean, one_line
+from dreamer.command import say
+from dreamer.options import ConfigError, cut, did_you_mean
 from dreamer.run.ticker import Ticker
 from dreamer.run.when import StopSignal, Timer
 from dreamer.streams import lossy
@@ -66,12 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words and words[0] in commands:
             return commands[words[0]](words[1:])
         return launch(words)
-    except OSError as error:
-        reason = f"{error.filename or '?'}: {error.strerror or error}"
-    except ConfigError as error:
-        reason = str(error)
-    print(f"{PROGRAM}: {one_line(reason)}", file=sys.stderr)
-    return REFUSED
+    except (OSError, ConfigError) as error:
+        say(PROGRAM, error)
+        return REFUSED
 
 
 def program() -> NoReturn:

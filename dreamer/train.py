@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from dreamer.command import say
 from dreamer.config import Config
 from dreamer.envs.vector import EnvError
 from dreamer.options import ConfigError, one_line
@@ -75,8 +76,7 @@ def train(config: Config) -> int:
         try:
             run = Run(config)
         except ConfigError as error:
-            line = one_line(" ".join(str(error).split()))
-            print(f"dreamer.train: {line}", file=sys.stderr)
+            say("dreamer.train", error)
             passing = isinstance(error, PassingError)
             return FAILED if passing else REFUSED
         with run:

@@ -24,6 +24,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+# Programs that are measured beside this one need the GPU's memory too.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
 import jax  # noqa: E402
 from bench_agent import (  # noqa: E402
     bench_devices,
@@ -35,7 +38,8 @@ from bench_data import bench_env, bench_replay, bench_save  # noqa: E402
 from bench_run import bench_run, bench_startup  # noqa: E402
 from bench_table import row  # noqa: E402
 
-from dreamer.options import ConfigError, one_line  # noqa: E402
+from dreamer.command import say  # noqa: E402
+from dreamer.options import ConfigError  # noqa: E402
 from dreamer.run.device import select_device  # noqa: E402
 from dreamer.run.faults import explain  # noqa: E402
 from dreamer.settings import load_or_exit  # noqa: E402
@@ -59,7 +63,7 @@ def main(argv: list[str]) -> int:
     what, *rest = argv
     if what != "all" and what not in BENCHES:
         allowed = ", ".join([*BENCHES, "all"])
-        print(f"bench: {what!r} is not one of {allowed}", file=sys.stderr)
+        say("bench", f"{what!r} is not one of {allowed}")
         return 2
     try:
         name, rest = taken("--json", rest)
@@ -70,12 +74,12 @@ def main(argv: list[str]) -> int:
         if number:
             devices = int(number)
     except ConfigError as error:
-        print(f"bench: {error}", file=sys.stderr)
+        say("bench", error)
         return 2
     if path and (
         path.is_dir() or not os.access(path.absolute().parent, os.W_OK)
     ):
-        print(f"bench: --json {path}: cannot write there", file=sys.stderr)
+        say("bench", f"--json {path}: cannot write there")
         return 2
     if not any(x.partition("=")[0] == "--configs" for x in rest):
         rest = ["--configs", "atari100k", "size1m", *rest]
@@ -105,8 +109,7 @@ def main(argv: list[str]) -> int:
         if what == "all" and jax.default_backend() == "cpu":
             row("everything on a GPU or TPU", "not measured", "none here")
     except ConfigError as error:
-        line = one_line(" ".join(str(error).split()))
-        print(f"bench: {line}", file=sys.stderr)
+        say("bench", error)
         return 2
     except Exception as error:
         reason = explain(error, config)

@@ -30,7 +30,6 @@ class Clock:
             jax.block_until_ready(action())
             times.append(time.perf_counter() - before)
         self.low, self.median, self.high = np.percentile(times, [10, 50, 90])
-        self.repeats = len(times)
 
     def text(self, unit: float = 1e3) -> str:
         """Median and spread, in milliseconds unless told."""

@@ -36,8 +36,8 @@ from typing import TextIO
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from dreamer.command import Parser, whole_number  # noqa: E402
-from dreamer.options import ConfigError, one_line, shown  # noqa: E402
+from dreamer.command import Parser, say, whole_number  # noqa: E402
+from dreamer.options import ConfigError, shown  # noqa: E402
 from dreamer.places import home  # noqa: E402
 from dreamer.run.when import StopSignal  # noqa: E402
 from dreamer.settings import load  # noqa: E402
@@ -141,13 +141,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped:
         code, reason = INTERRUPTED, "interrupted; the same command goes on"
     except RuntimeError as error:
-        code, reason = FAILED, str(error)
-    except OSError as error:
-        code = REFUSED
-        reason = f"{error.filename or '?'}: {error.strerror or error}"
-    except ValueError as error:
-        code, reason = REFUSED, str(error)
-    print(f"prove: {one_line(reason)}", file=sys.stderr)
+        code, reason = FAILED, error
+    except (OSError, ValueError) as error:
+        code, reason = REFUSED, error
+    say("prove", reason)
     return code
 
 
@@ -190,7 +187,16 @@ def training(name: str, seed: int, flags: argparse.Namespace) -> list[str]:
     words += ["--seed", str(seed)]
     words += ["--logdir", str(flags.logdir / f"{name}-{seed}")]
     words += ["--run.steps", str(flags.steps)] if flags.steps else []
-    return words + flags.more
+    return words + flags.more + platform(flags)
+
+
+def platform(flags: argparse.Namespace) -> list[str]:
+    """The CPU, whatever there is; a person who says so gets another device.
+
+    Trainings of one for each core would leave each other no memory of a GPU.
+    """
+    named = any(x.startswith("--jax.platform") for x in flags.more)
+    return [] if named else ["--jax.platform", "cpu"]
 
 
 def prove_all(flags: argparse.Namespace, stop: StopSignal) -> bool:
@@ -240,6 +246,7 @@ def prove(
     logdir = flags.logdir / f"{name}-{seed}"
     out = logdir / "eval-proof.json"
     evaluate = ["--logdir", str(logdir), "--envs", "1", "--out", str(out)]
+    evaluate += platform(flags)
     began = time.monotonic()
     with logdir.with_suffix(".log").open("a") as log:
         train = training(name, seed, flags)

@@ -15,8 +15,7 @@ import gymnasium
 import numpy as np
 from prove import PROOFS
 
-from dreamer.command import Parser
-from dreamer.options import one_line
+from dreamer.command import Parser, say
 
 import dreamer.envs.proofs  # noqa: F401  isort: skip  (registers its tasks)
 
@@ -121,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         parser.parse_args(argv)
     except ValueError as error:
-        print(f"prove_bounds: {one_line(str(error))}", file=sys.stderr)
+        say("prove_bounds", error)
         return 2
     print(HEADER, flush=True)
     for name in PROOFS:

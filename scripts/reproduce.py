@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import collect  # noqa: E402
 from prove import PROOFS  # noqa: E402
 
-from dreamer.command import Parser, whole_number  # noqa: E402
+from dreamer.command import Parser, say, whole_number  # noqa: E402
 from dreamer.envs.games import ALIASES, GAMES  # noqa: E402
 from dreamer.options import (  # noqa: E402
     ConfigError,
@@ -72,12 +72,9 @@ def main(argv: Sequence[str]) -> int:
         if kept:
             draw(flags.benchmark, results)
         return code
-    except OSError as error:
-        reason = f"{error.filename or '?'}: {error.strerror or error}"
-    except ConfigError as error:
-        reason = " ".join(str(error).split())
-    print(f"reproduce: {one_line(reason)}", file=sys.stderr)
-    return REFUSED
+    except (OSError, ConfigError) as error:
+        say("reproduce", error)
+        return REFUSED
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -1,7 +1,7 @@
 """Settings of every test: JAX on the CPU, strict about shapes.
 
-Tests marked `gpu` ask for `jax.devices("cuda")`; everything else runs on the
-CPU also where there is a GPU.
+Tests marked `gpu` start programs that use one, see test_gpu.py; everything
+else runs on the CPU also where there is a GPU.
 """
 
 import importlib.util
@@ -27,9 +27,7 @@ def no_gpu() -> str:
 
 
 NO_GPU = no_gpu()
-# Before the first import of JAX. The CPU comes first: it is the default.
-os.environ["JAX_PLATFORMS"] = "cpu" if NO_GPU else "cpu,cuda"
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+os.environ["JAX_PLATFORMS"] = "cpu"  # before the first import of JAX
 
 import jax  # noqa: E402
 

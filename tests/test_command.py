@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from dreamer.command import Parser, whole_number
+from dreamer.command import Parser, say, whole_number
 from dreamer.options import ConfigError
 from dreamer.places import given, home
 
@@ -41,6 +41,20 @@ def test_what_is_wrong_is_one_line(parser, words, line):
         parser.parse_args(words.split())
     assert str(caught.value).startswith(line)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        ("a\nb", r"a\nb"),
+        (ConfigError("two  spaces"), "two  spaces"),
+        (OSError(28, "No space left", "a\nb"), r"a\nb: No space left"),
+        (OSError("weird"), "?: weird"),
+    ],
+)
+def test_what_is_said_is_one_line(error, line, capsys):
+    say("program", error)
+    assert capsys.readouterr().err == f"program: {line}\n"
 
 
 def test_a_path_that_is_empty_is_not_the_current_folder(parser):

@@ -132,10 +132,15 @@ def test_flags_of_training_change_every_training(prove, tmp_path):
     )
     config = load(prove.training("doors", 2, flags))
     assert config.jax.compute_dtype == "bfloat16"
+    assert config.jax.platform == "cpu"
     assert (config.seed, config.run.steps) == (2, 14_000)
     assert config.logdir == str(tmp_path / "doors-2")
     flags = prove.parse(["doors", "--steps", "99"])
     assert load(prove.training("doors", 0, flags)).run.steps == 99
+    flags = prove.parse(["doors", "--jax.platform=cuda"])
+    config = load(prove.training("doors", 0, flags))
+    assert config.jax.platform == "cuda"
+    assert prove.platform(flags) == []
 
 
 FAKE = """

@@ -1,8 +1,6 @@
 """Films are read back with the decoder and compared with what went in."""
 
 import io
-import subprocess
-import sys
 
 import av
 import numpy as np
@@ -22,9 +20,14 @@ def blocks(shape=(24, 36, 3), count=10):
     for t, frame in enumerate(frames):
         for i, colour in enumerate(np.roll(COLOURS, t, 0)):
             y, x = high * (i // 2), wide * (i % 2)
-            part = frame[y : shape[0] if y else high, x:]
-            part[...] = colour if shape[2] == 3 else np.mean(colour)
+            frame[y : shape[0] if y else high, x:] = colour
     return frames
+
+
+def save(path, frames, fps=15):
+    with video.Film(path, fps) as film:
+        for frame in frames:
+            film.add(frame)
 
 
 def read(path):
@@ -37,7 +40,7 @@ def read(path):
 
 def test_what_goes_in_comes_out(tmp_path):
     frames = blocks()
-    video.save(tmp_path / "new/film.mp4", frames, fps=15)
+    save(tmp_path / "new/film.mp4", frames)
     seen, rate, facts = read(tmp_path / "new/film.mp4")
     assert (facts.name, facts.pix_fmt) == ("h264", "yuv420p")
     assert facts.colorspace == Colorspace.SMPTE170M
@@ -50,20 +53,20 @@ def test_what_goes_in_comes_out(tmp_path):
 
 
 def test_the_index_stands_before_the_frames(tmp_path):
-    video.save(tmp_path / "film.mp4", blocks(), fps=15)
+    save(tmp_path / "film.mp4", blocks())
     content = (tmp_path / "film.mp4").read_bytes()
     assert 0 < content.find(b"moov") < content.find(b"mdat")
 
 
-def test_grey_frames_of_odd_size_are_enlarged(tmp_path):
-    frames = blocks((7, 9, 1))
-    video.save(tmp_path / "film.mp4", frames, fps=29.97, scale=3)
+def test_an_odd_row_and_column_is_repeated(tmp_path):
+    frames = blocks((21, 27, 3))
+    save(tmp_path / "film.mp4", frames, fps=29.97)
     seen, rate, _ = read(tmp_path / "film.mp4")
     assert seen.shape == (10, 22, 28, 3)
     assert float(rate) == pytest.approx(29.97, abs=1e-3)
-    middles = seen[:, 1:21:3, 1:27:3]
-    assert np.abs(middles.astype(int) - frames).mean() < 6
-    assert np.ptp(seen.astype(int), axis=-1).mean() < 3  # no tint
+    even = np.pad(frames, ((0, 0), (0, 1), (0, 1), (0, 0)), "edge")
+    assert np.abs(seen.astype(int) - even).mean() < 8
+    assert np.abs(seen[:, -1, 17:].astype(int) - even[:, -1, 17:]).max() < 12
 
 
 def test_a_film_is_whole_or_not_there(tmp_path):
@@ -84,29 +87,23 @@ def test_a_film_is_whole_or_not_there(tmp_path):
 
 def test_a_film_without_frames_is_refused(tmp_path):
     with pytest.raises(ValueError, match="needs a frame"):
-        video.save(tmp_path / "film.mp4", blocks()[:0], 15)
+        save(tmp_path / "film.mp4", blocks()[:0])
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="needs a frame"):
-        video.gif(blocks()[:0], 15)
 
 
 @pytest.mark.parametrize(
-    ("frame", "words"),
+    "frame",
     [
-        (np.zeros((8, 8, 3)), "float64"),
-        (np.zeros((8, 8, 4), np.uint8), "3 or 1"),
-        (np.zeros((8, 8), np.uint8), "height"),
-        (np.zeros((0, 8, 3), np.uint8), "height"),
+        np.zeros((8, 8, 3)),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 1), np.uint8),
+        np.zeros((8, 8), np.uint8),
     ],
 )
-def test_what_is_no_picture_is_refused(tmp_path, frame, words):
-    for write in (lambda x: video.save(tmp_path / "a.mp4", x, 9), video_gif):
-        with pytest.raises(ValueError, match=words):
-            write(frame[None])
-
-
-def video_gif(frames):
-    video.gif(frames, 9)
+def test_what_is_no_picture_is_refused(tmp_path, frame):
+    with pytest.raises(ValueError):
+        save(tmp_path / "a.mp4", frame[None])
+    assert not list(tmp_path.iterdir())
 
 
 def test_frames_of_another_size_are_refused(tmp_path):
@@ -116,31 +113,23 @@ def test_frames_of_another_size_are_refused(tmp_path):
             film.add(np.zeros((8, 6, 3), np.uint8))
 
 
-@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
-def test_speeds_that_are_none_are_refused(tmp_path, fps):
-    with pytest.raises(ValueError, match="fps="):
-        video.Film(tmp_path / "a.mp4", fps)
-    with pytest.raises(ValueError, match="scale=0"):
-        video.Film(tmp_path / "a.mp4", 15, scale=0)
-
-
 def test_a_folder_that_cannot_be_written_is_an_oserror(tmp_path):
     (tmp_path / "videos").write_bytes(b"a file")
     with pytest.raises(OSError):
-        video.save(tmp_path / "videos/film.mp4", blocks(), 15)
+        save(tmp_path / "videos/film.mp4", blocks())
 
 
-def test_a_disk_that_fills_is_an_oserror(tmp_path, monkeypatch):
+def test_a_disk_that_fills_is_an_oserror(tmp_path):
     (tmp_path / "film.mp4.partial").symlink_to("/dev/full")
     noise = np.random.default_rng(0).integers(
         0, 256, (20, 64, 64, 3), np.uint8
     )
     with pytest.raises(OSError):
-        video.save(tmp_path / "film.mp4", noise, 15)
+        save(tmp_path / "film.mp4", noise)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_that_refuses_the_end_keeps_nothing(tmp_path, monkeypatch):
+def test_a_disk_that_refuses_the_end_keeps_nothing(tmp_path):
     class Full:
         def close(self):
             raise OSError(28, "No space left on device")
@@ -164,18 +153,3 @@ def test_gif_reads_back(tmp_path):
         for t, frame in enumerate(frames):
             image.seek(t)
             assert np.array_equal(np.asarray(image.convert("RGB")), frame)
-    with Image.open(io.BytesIO(video.gif(blocks((8, 8, 1)), 10))) as image:
-        assert image.size == (8, 8)
-
-
-def test_a_missing_encoder_is_named():
-    code = (
-        "import sys; sys.modules['av'] = None\n"
-        "from dreamer import video\n"
-        "try: video.Film('a.mp4', 15)\n"
-        "except ValueError as error: print(error)"
-    )
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True
-    )
-    assert out.stdout == "videos need the package av: pip install av\n"

@@ -12,7 +12,7 @@ dream.py          reconstructions and predictions, for people to look at
 
 networks.py       layers
 distributions.py  what heads predict
-transforms.py     symlog and symexp
+transforms.py     symlog
 types.py          names of the dicts that functions pass on
 
 convolutions.py   the layers of encoder and decoder that resize images

@@ -78,14 +78,6 @@ class RSSM(nnx.Module):
         self.prior_mlp = MLP(c.deter, c.hidden, 2, **kw)
         self.prior_out = Linear(c.hidden, stoch, **kw)
 
-    def initial(self, batch: int) -> State:
-        """All zeros, (batch, ...)."""
-        c = self.config
-        return State(
-            jnp.zeros((batch, c.deter), self.dtype),
-            jnp.zeros((batch, c.stoch, c.classes), self.dtype),
-        )
-
     def embed_action(self, action: jax.Array) -> jax.Array:
         """Action vector (..., A) -> (..., hidden); |a| > 1 is scaled to 1."""
         limit = jnp.maximum(1.0, jnp.abs(action))

@@ -13,7 +13,8 @@ from urllib.parse import quote
 from dreamer.pages.elements import document, join, section, table, tag
 from dreamer.pages.page import FILE, footer
 from dreamer.pages.read import Logdir
-from dreamer.pages.summary import RECENT, UNKNOWN, duration, summarise
+from dreamer.pages.summary import RECENT, UNKNOWN, summarise
+from dreamer.units import duration
 
 INDEX = "index.html"
 HEADS = (

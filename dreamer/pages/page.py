@@ -22,8 +22,9 @@ from dreamer.pages.elements import (
 from dreamer.pages.origin import origin
 from dreamer.pages.read import Logdir, read
 from dreamer.pages.state import time_text
-from dreamer.pages.summary import Summary, duration, summarise
+from dreamer.pages.summary import Summary, summarise
 from dreamer.train_ratio import schedule
+from dreamer.units import duration
 from dreamer.whole import write_whole
 
 FILE = "report.html"

@@ -133,16 +133,3 @@ def _seconds(found: Logdir) -> float:
             seconds += max(steps - before, 0) / speed
             before = steps
     return seconds if math.isfinite(seconds) else 0.0
-
-
-def duration(seconds: float) -> str:
-    """4 min 20 s, 3 h 5 min, or 2 d 4 h."""
-    for size, unit, below, name in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if seconds >= size:
-            whole, rest = divmod(int(seconds), size)
-            return f"{whole} {unit} {rest // below} {name}"
-    return f"{seconds:.0f} s"

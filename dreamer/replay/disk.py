@@ -214,18 +214,15 @@ class Chunks:
         }
 
 
-def collect_garbage(directory: Path, names: set[str]) -> list[Path]:
-    """Removes chunk files, whole or half, and returns their paths.
+def collect_garbage(directory: Path, names: set[str]) -> None:
+    """Removes chunk files, whole or half.
 
     Args:
       directory: The folder of the chunk files, which nobody may be writing.
         Files of other names than those have are left alone.
       names: Names of the files that are to stay.
     """
-    removed = []
     for path in sorted(directory.iterdir()):
         ours = _NAME.fullmatch(path.name.removesuffix(TEMPORARY))
         if ours and path.name not in names:
             path.unlink()
-            removed.append(path)
-    return removed

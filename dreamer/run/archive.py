@@ -31,7 +31,7 @@ from dreamer.options import ConfigError
 from dreamer.replay import Damaged, Spec, files
 from dreamer.whole import new_file
 
-FORMAT = 2  # 1 was written by Orbax
+FORMAT = 2
 Arrays = dict[str, dict[str, np.ndarray]]
 """Host arrays by their owner and name."""
 
@@ -82,8 +82,6 @@ def read_meta(path: Path) -> dict[str, Any]:
       Damaged: it is not as it was written.
       ConfigError: it was written by another version of the format.
     """
-    if (path / "meta" / "metadata").exists():
-        raise _other_format(path, 1)
     with files.open_to_read(path / "meta.json") as stream:
         content = stream.read()
     try:
@@ -94,7 +92,10 @@ def read_meta(path: Path) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Damaged(f"{path / 'meta.json'}: damaged") from error
     if version != FORMAT:
-        raise _other_format(path, version)
+        raise ConfigError(
+            f"{path}: this checkpoint has format {version}, and this version"
+            f" reads format {FORMAT}"
+        )
     for key in ("counters", "replay", "files"):
         if type(meta.get(key)) is not dict:
             raise Damaged(f"{path / 'meta.json'}: damaged, it has no {key}")
@@ -204,13 +205,6 @@ def _check_sizes(path: Path, saved: Spec, here: Spec) -> None:
     raise ConfigError(
         f"{path}: this checkpoint holds other parameters than this agent has:"
         f" {name[:80]!r} is {sides[0]} in it, {sides[1]} here"
-    )
-
-
-def _other_format(path: Path, version: int) -> ConfigError:
-    return ConfigError(
-        f"{path}: this checkpoint has format {version}, and this version"
-        f" reads format {FORMAT}"
     )
 
 

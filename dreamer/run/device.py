@@ -11,6 +11,7 @@ from dreamer.config import Config, JaxConfig
 from dreamer.options import ConfigError
 from dreamer.run.peers import ALONE, Peers, peers_here
 from dreamer.run.rollcall import is_loopback, roll_call
+from dreamer.trouble import PassingError
 
 CACHE = "~/.cache/dreamer/jax"  # compiled programs, safe to delete
 # XLA then uses only kernels that give the same bits every time, and does not
@@ -74,7 +75,22 @@ def _detected(seconds: float) -> tuple[str, int, int, list[int] | None]:
             "jax.coordinator=auto: found no Slurm step, Kubernetes job, Open"
             " MPI or TPU pod that this process belongs to; give host:port"
         )
-    return address, count, index, ids
+    return address, count, index, _own_devices(ids)
+
+
+def _own_devices(ids: list[int] | None) -> list[int] | None:
+    """Devices of a process of a step, by number; None for all it can see.
+
+    JAX gives a process the GPU of its number on the node. That is not there
+    where Slurm shows each process its own GPU alone, and one of many where
+    there is one process on the node.
+    """
+    alone = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").split("(")[0]
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    chosen = "JAX_LOCAL_DEVICE_IDS" in os.environ  # JAX reads that itself
+    if chosen or alone == "1" or (len(seen) == 1 and seen[0]):
+        return None
+    return ids
 
 
 def make_layout(config: Config) -> Layout | OneDevice:
@@ -117,6 +133,7 @@ def select_device(config: JaxConfig) -> np.dtype:
 
     Raises:
       ConfigError: the platform asked for is not there.
+      PassingError: there is a GPU, and it does not start.
     """
     wanted = _set_up(config)
     try:
@@ -126,6 +143,11 @@ def select_device(config: JaxConfig) -> np.dtype:
         reason = str(error).partition("\n")[0] or (
             'JAX is installed for CPUs only: pip install "jax[cuda12]"'
         )
+        if isinstance(error, RuntimeError) and has_gpu():
+            raise PassingError(
+                f"jax.platform={config.platform}: the GPU does not start"
+                f" ({reason}); expected one that is free, or cpu"
+            ) from error
         raise ConfigError(
             f"jax.platform={config.platform}: JAX finds no such device"
             f" ({reason}); expected auto, cpu or a device of this machine"
@@ -141,6 +163,11 @@ def select_device(config: JaxConfig) -> np.dtype:
     return jax.numpy.dtype(name)
 
 
+def has_gpu(devices: Path = Path("/dev")) -> bool:
+    """Whether NVIDIA's driver shows a GPU to this process."""
+    return any(devices.glob("nvidia[0-9]*"))
+
+
 def _set_up(config: JaxConfig) -> str:
     """Sets what JAX and XLA read when a backend starts.
 
@@ -153,6 +180,10 @@ def _set_up(config: JaxConfig) -> str:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = Path(CACHE).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))
+    # JAX's cache warns when it cannot be written; XLA's, which JAX puts beside
+    # it, fails the compilation. That one also holds what was chosen by timing,
+    # for deterministic runs too.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     if config.deterministic:  # XLA reads its flags when it starts
         flags = os.environ.get("XLA_FLAGS", "").split()
         given = {flag.partition("=")[0] for flag in flags}

@@ -38,7 +38,7 @@ class Films:
       count: number of films.
 
     Raises:
-      ConfigError: there is nothing to be seen, or the encoder is missing.
+      ConfigError: there is nothing to be seen.
     """
 
     def __init__(
@@ -62,7 +62,6 @@ class Films:
                 f"{title} has no image among its observations, and offers"
                 " none for people (render_mode rgb_array)"
             )
-        Film(self._paths[0], fps)  # refuses now what it would refuse later
         self._sheet: Sheet | None = None
         self._open: dict[int, Film] = {}
 

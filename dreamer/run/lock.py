@@ -44,13 +44,7 @@ def check(logdir: Path) -> None:
         return
     try:
         # Shared, for over NFS an exclusive lock asks to write.
-        if not _try_lock(file, fcntl.LOCK_SH):
-            raise _taken(logdir)
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            raise
-        if _seems_alive(logdir):
-            raise _taken(logdir) from None
+        _refuse_unless(try_lock(file, fcntl.LOCK_SH), logdir, "run")
     finally:
         os.close(file)
 
@@ -90,7 +84,13 @@ def _acquire(logdir: Path, what: str) -> "Lock":
     file = os.open(logdir / FILE, os.O_RDWR | os.O_CREAT, 0o666)
     lock = Lock(file)
     try:
-        lock.warning = _wait_for_lock(logdir, file, what)
+        locked = wait_for_lock(file)
+        _refuse_unless(locked, logdir, what)
+        if locked is None:
+            lock.warning = (
+                f"logdir={logdir}: this file system has no locks; take care"
+                " that no other run uses it"
+            )
         owner = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -141,32 +141,36 @@ class Lock:
         self.release()
 
 
-def _try_lock(file: int, kind: int) -> bool:
+def try_lock(file: int, kind: int) -> bool | None:
+    """Locks an open file; False: another has it; None: there are no locks.
+
+    Raises:
+      OSError: the file system fails.
+    """
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    return True
-
-
-def _wait_for_lock(logdir: Path, file: int, what: str) -> str | None:
-    """Locks the file, or returns a warning that it is not possible."""
-    end = time.monotonic() + PATIENCE
-    try:
-        while not _try_lock(file, fcntl.LOCK_EX):
-            if time.monotonic() > end:
-                raise _taken(logdir, what)
-            time.sleep(0.02)
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
-        if _seems_alive(logdir):
-            raise _taken(logdir, what) from None
-        return (
-            f"logdir={logdir}: this file system has no locks"
-            f" ({error.strerror}); take care that no other run uses it"
-        )
-    return None
+        return None
+    return True
+
+
+def wait_for_lock(file: int) -> bool | None:
+    """As `try_lock`, but not before somebody has had it for long."""
+    end = time.monotonic() + PATIENCE
+    while (locked := try_lock(file, fcntl.LOCK_EX)) is False:
+        if time.monotonic() > end:
+            break
+        time.sleep(0.02)
+    return locked
+
+
+def _refuse_unless(locked: bool | None, logdir: Path, what: str) -> None:
+    if locked is False or (locked is None and _seems_alive(logdir)):
+        raise _taken(logdir, what)
 
 
 def _seems_alive(logdir: Path) -> bool:
@@ -193,7 +197,7 @@ def process_lives(pid: int) -> bool:
     return True
 
 
-def _taken(logdir: Path, what: str = "run") -> ConfigError:
+def _taken(logdir: Path, what: str) -> ConfigError:
     """What to tell a second run. The first may be just writing its line."""
     who = ""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

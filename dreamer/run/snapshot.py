@@ -154,7 +154,9 @@ def read(path: Path, logdir: Path, changes: Mapping[str, Any]) -> Snapshot:
     policy_steps = meta["counters"].get("policy_steps")
     if type(policy_steps) is not int:
         raise Damaged(f"{path / META}: damaged, it has no policy_steps")
-    text, name = _settings(path, meta)
+    text, name = meta.get("config"), str(path / META)
+    if not text or not isinstance(text, str):
+        raise ConfigError(f"{name}: this checkpoint carries no settings")
     usual = {**USUAL, "logdir": str(logdir)}
     own = from_yaml(text, name, usual)
     check_flags(changes, own)
@@ -171,19 +173,3 @@ def _every(logdir: Path) -> str:
     except (OSError, UnicodeDecodeError, ConfigError):
         return ""
     return f" (one every run.save_every={every:g} seconds)"
-
-
-def _settings(path: Path, meta: dict[str, Any]) -> tuple[str, str]:
-    """A checkpoint's settings as text, and what that is called."""
-    if meta.get("config") and isinstance(meta["config"], str):
-        return meta["config"], str(path / META)
-    file = path.absolute().parent.parent / CONFIG
-    try:
-        return file.read_text("utf-8"), str(file)
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: was saved before checkpoints carried their settings;"
-            " expected these in config.yaml two folders up, as in a logdir"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: {error}") from None

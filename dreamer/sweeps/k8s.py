@@ -171,6 +171,18 @@ def _pod(name: str, folder: Path, flags: argparse.Namespace) -> dict[str, Any]:
             {"name": "commands", "mountPath": COMMANDS, "readOnly": True},
         ],
     }
+    volumes = [
+        {"name": "logdir", "persistentVolumeClaim": {"claimName": flags.pvc}},
+        {"name": "commands", "configMap": {"name": name}},
+    ]
+    if gpus:
+        # JAX would go on with the CPU where CUDA does not start.
+        container["env"] = [{"name": "JAX_PLATFORMS", "value": "cuda"}]
+    if gpus > 1:  # which exchange gradients through it
+        memory = {"medium": "Memory", "sizeLimit": "1Gi"}
+        volumes.append({"name": "shm", "emptyDir": memory})
+        mount = {"name": "shm", "mountPath": "/dev/shm"}
+        container["volumeMounts"].append(mount)
     return {
         "restartPolicy": "Never",  # the policy for failures asks for it
         "terminationGracePeriodSeconds": GRACE,
@@ -180,11 +192,5 @@ def _pod(name: str, folder: Path, flags: argparse.Namespace) -> dict[str, Any]:
             "fsGroupChangePolicy": "OnRootMismatch",
         },
         "containers": [container],
-        "volumes": [
-            {
-                "name": "logdir",
-                "persistentVolumeClaim": {"claimName": flags.pvc},
-            },
-            {"name": "commands", "configMap": {"name": name}},
-        ],
+        "volumes": volumes,
     }

@@ -10,12 +10,11 @@ is gone. Next: standing.py, which looks at both.
 import contextlib
 import fcntl
 import os
-import time
 from pathlib import Path
 from typing import BinaryIO
 
 from dreamer.options import one_line
-from dreamer.run.lock import PATIENCE, UNSUPPORTED
+from dreamer.run.lock import try_lock, wait_for_lock
 
 TAIL = 8192  # bytes at the end of a file, in which its last line is
 
@@ -32,17 +31,13 @@ def open_locked(logdir: Path) -> BinaryIO | None:
       OSError: it cannot be written.
     """
     file = path_of(logdir).open("ab", buffering=0)
-    end = time.monotonic() + PATIENCE  # who looks has it for an instant
     try:
-        while True:
-            if _lock(file, fcntl.LOCK_EX) is not False:
-                return file
-            if time.monotonic() > end:
-                break
-            time.sleep(0.02)
+        held = wait_for_lock(file.fileno()) is False
     except BaseException:
         file.close()
         raise
+    if not held:
+        return file
     file.close()
     return None
 
@@ -55,7 +50,7 @@ def is_held(logdir: Path) -> bool:
     """
     try:
         with path_of(logdir).open("rb") as file:
-            return _lock(file, fcntl.LOCK_SH) is False
+            return try_lock(file.fileno(), fcntl.LOCK_SH) is False
     except FileNotFoundError:
         return False
 
@@ -68,22 +63,9 @@ def has_locks(path: Path) -> bool:
     """
     try:
         with path.open("rb") as file:
-            return _lock(file, fcntl.LOCK_SH) is not None
+            return try_lock(file.fileno(), fcntl.LOCK_SH) is not None
     except FileNotFoundError:
         return True
-
-
-def _lock(file: BinaryIO, kind: int) -> bool | None:
-    """Tries to; None where the file system has no locks."""
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            raise
-        return None
-    return True
 
 
 def last_line(logdir: Path) -> str | None:

@@ -122,8 +122,13 @@ def make_slots(
 
 
 def _of_gpu(gpu: str, per_gpu: int) -> dict[str, str]:
-    fraction = f"{MEMORY / per_gpu:.3f}"
-    return {"CUDA_VISIBLE_DEVICES": gpu, "XLA_CLIENT_MEM_FRACTION": fraction}
+    return {
+        "CUDA_VISIBLE_DEVICES": gpu,
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as nvidia-smi numbers them
+        # JAX would go on with the CPU where CUDA does not start.
+        "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cuda"),
+        "XLA_CLIENT_MEM_FRACTION": f"{MEMORY / per_gpu:.3f}",
+    }
 
 
 def _of_cores(jobs: int | None) -> list[Slot]:

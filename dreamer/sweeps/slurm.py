@@ -23,6 +23,8 @@ from dreamer.sweeps.record import FILE, Job, Record
 
 REQUEUE = 30  # seconds of the grace in which the busy controller is asked
 PATIENCE = 120  # seconds that a command of Slurm may take here
+# JAX would go on with the CPU where CUDA does not start.
+GPU_ALONE = "export JAX_PLATFORMS=${JAX_PLATFORMS:-cuda}\n"
 SCRIPT = """\
 #!/bin/bash
 {options}
@@ -52,7 +54,7 @@ try() {{  # elements that reach their limit together make the controller slow
 }}
 
 trap stop TERM
-{command} ${{runs[$SLURM_ARRAY_TASK_ID]}} & run=$!
+{platform}{command} ${{runs[$SLURM_ARRAY_TASK_ID]}} & run=$!
 [ -z "$told" ] || stop  # told before there was a run to tell
 until [ "$waited" = "x$told" ]; do  # a signal ends the wait, not the run
     waited=x$told
@@ -222,6 +224,7 @@ def script(
         names=" ".join(names),
         programs=shlex.quote(str(programs)),
         saving=grace - REQUEUE,
+        platform=GPU_ALONE if "gpu" in (flags.gres or "") else "",
         command=shlex.join(words),
     )
 

@@ -172,7 +172,7 @@ def test_observe_is_repeated_observe_step(monkeypatch, rssm, sequence):
 def test_every_step_and_row_draws_its_own_sample(rssm):
     tokens = jnp.zeros((40, 30, TOKENS))
     states, _ = rssm.observe(
-        rssm.initial(40),
+        State(jnp.zeros((40, D)), jnp.zeros((40, S, C))),
         tokens,
         jnp.zeros((40, 30, A)),
         jnp.ones((40, 30), bool),  # so all posteriors are alike
@@ -233,13 +233,6 @@ def test_feat_is_deter_then_flat_stoch(state):
     np.testing.assert_array_equal(state.feat[:, :D], state.deter)
     flat = state.feat[:, D:].reshape(B, S, C)
     np.testing.assert_array_equal(flat, state.stoch)
-
-
-def test_initial_state_is_zero_in_the_compute_dtype():
-    model = RSSM(CONFIG, A, TOKENS, dtype=jnp.bfloat16, init=Init())
-    for x in model.initial(2):
-        assert x.dtype == jnp.bfloat16
-        assert not x.any()
 
 
 def test_observe_has_the_gradient_of_the_plain_scan(rssm, state):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from dreamer.settings import load, save
-from dreamer.video import save as save_video
+from dreamer.video import Film
 
 FRAMES = 400  # of the run that `whole` makes: 100 policy steps
 START = {
@@ -105,4 +105,6 @@ def films(folder):
         "imagined-000000000400",
         "eval-100-sample-000",
     ):
-        save_video(folder / f"{name}.mp4", pictures, 10)
+        with Film(folder / f"{name}.mp4", 10) as film:
+            for picture in pictures:
+                film.add(picture)

@@ -108,13 +108,10 @@ def test_overwritten_chunks_are_listed_no_more(tmp_path):
     second = save(replay, tmp_path)
     starts = {name.split("-")[2] for name in names(second, "fields")}
     assert starts == {"8", "16", "24"}
-    removed = collect_garbage(tmp_path, listed(second))
-    gone = {path.name for path in removed}
-    assert gone == {
-        name
-        for kind in ("fields", "latents")
-        for name in names(first, kind) - names(second, kind)
-    }
+    collect_garbage(tmp_path, listed(second))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == names(second, "fields") | names(second, "latents")
+    assert not listed(first) <= left
     assert contents(loaded(tmp_path, second, envs=1)) == contents(replay)
 
 
@@ -196,7 +193,7 @@ def test_leftovers_are_ignored_and_collected(tmp_path):
     for path in (orphan, temporary, foreign):
         path.write_bytes(b"half")
     assert contents(loaded(tmp_path, manifest)) == contents(replay)
-    assert collect_garbage(tmp_path, listed(manifest)) == [orphan, temporary]
+    collect_garbage(tmp_path, listed(manifest))
     left = {path.name for path in tmp_path.iterdir()}
     assert left == ours | {foreign.name}
 

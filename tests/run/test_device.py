@@ -17,17 +17,21 @@ from dreamer.run import device
 from dreamer.run.device import (
     DETERMINISTIC,
     _detected,
+    _own_devices,
     describe_device,
     describe_devices,
+    has_gpu,
     make_layout,
     select_device,
 )
 from dreamer.run.peers import ALONE
+from dreamer.trouble import PassingError
 
 
 @pytest.fixture(autouse=True)
 def same_jax_afterwards():
     names = ("jax_platforms", "jax_compilation_cache_dir")
+    names += ("jax_persistent_cache_enable_xla_caches",)
     before = {name: getattr(jax.config, name) for name in names}
     yield
     for name, value in before.items():
@@ -69,6 +73,23 @@ def test_a_device_that_is_not_there(failure, monkeypatch):
     with pytest.raises(ConfigError, match=r"jax\.platform=tpu: ") as error:
         select_device(JaxConfig(platform="tpu"))
     assert "\n" not in str(error.value)
+
+
+def test_a_gpu_that_does_not_start_may_do_so_later(monkeypatch, tmp_path):
+    def fail():
+        raise RuntimeError("Unable to initialize backend 'cuda': busy\nmore")
+
+    monkeypatch.setattr(jax, "default_backend", fail)
+    monkeypatch.setattr(device, "has_gpu", lambda: True)
+    with pytest.raises(PassingError) as error:
+        select_device(JaxConfig())
+    line = str(error.value)
+    assert line.startswith("jax.platform=auto: the GPU does not start (")
+    assert "'cuda': busy)" in line
+    (tmp_path / "nvidiactl").touch()  # also of a driver without a GPU
+    assert not has_gpu(tmp_path)
+    (tmp_path / "nvidia0").touch()
+    assert has_gpu(tmp_path)
 
 
 def test_processes_meet_after_flags_and_platform_are_set(monkeypatch):
@@ -120,6 +141,7 @@ def test_compiled_programs_are_kept(monkeypatch, tmp_path):
     select_device(JaxConfig())
     kept = jax.config.jax_compilation_cache_dir
     assert kept == str(tmp_path / ".cache/dreamer/jax")
+    assert jax.config.jax_persistent_cache_enable_xla_caches == "none"
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
     jax.config.update("jax_compilation_cache_dir", "elsewhere")
     select_device(JaxConfig())
@@ -177,6 +199,25 @@ def test_a_slurm_step_is_found(monkeypatch):
     address, count, index, ids = _detected(5.0)
     assert address.startswith("node17:")
     assert (count, index, ids) == (4, 3, [1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "ids"),
+    [
+        ("SLURM_STEP_TASKS_PER_NODE", "8(x2)", [1]),
+        ("SLURM_STEP_TASKS_PER_NODE", "1(x2)", None),
+        ("SLURM_STEP_TASKS_PER_NODE", "1", None),
+        ("CUDA_VISIBLE_DEVICES", "0,1,2,3", [1]),
+        ("CUDA_VISIBLE_DEVICES", "", [1]),
+        ("CUDA_VISIBLE_DEVICES", "3", None),
+        ("JAX_LOCAL_DEVICE_IDS", "2,3", None),
+    ],
+)
+def test_which_gpus_a_process_of_a_step_takes(monkeypatch, name, value, ids):
+    for other in ("CUDA_VISIBLE_DEVICES", "SLURM_STEP_TASKS_PER_NODE"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, value)
+    assert _own_devices([1]) == ids
 
 
 def test_nothing_to_find(monkeypatch):

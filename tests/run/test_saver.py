@@ -8,7 +8,7 @@ import pytest
 
 from dreamer.replay import disk, files
 from dreamer.run.append import AppendedFile
-from dreamer.run.archive import read_meta
+from dreamer.run.archive import _seal, read_meta
 from dreamer.run.patience import RETRY
 from tests.run import tiny
 from tests.run.logs import rows
@@ -196,13 +196,12 @@ def test_where_none_is_whole_all_say_so(start, two):
 
 
 def test_what_one_process_refuses_all_refuse(start, two):
-    (two[1] / "ckpt/20/meta").mkdir()
-    (two[1] / "ckpt/20/meta/metadata").touch()
+    (two[1] / "ckpt/20/meta.json").write_bytes(_seal(b'{"format": 3}'))
     errors = start(2).each("restore")
     assert str(errors[0]) == (
         f"{two[0]}/ckpt/20: process 1 cannot use its part of this checkpoint"
     )
-    assert "this checkpoint has format 1" in str(errors[1])
+    assert "this checkpoint has format 3" in str(errors[1])
 
 
 def test_one_without_checkpoints_is_no_reason_to_wait(start, two, tmp_path):

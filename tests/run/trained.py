@@ -32,7 +32,7 @@ def programs_kept(folder):
     compilation_cache.reset_cache()
 
 
-def checkpoint(logdir, flags, policy_steps=300, settings=True, seed=0):
+def checkpoint(logdir, flags, policy_steps=300, seed=0):
     """A logdir with one more checkpoint; gives config, agent and state."""
     config = load([*flags.split(), "--logdir", str(logdir)])
     envs = make_envs(config)
@@ -45,8 +45,8 @@ def checkpoint(logdir, flags, policy_steps=300, settings=True, seed=0):
     state = agent.init(seed)
     replay = make_replay(config, envs, agent, 0)
     envs.close()
-    text = to_yaml(config) if settings else ""
-    with contextlib.closing(Checkpoints(logdir, text)) as checkpoints:
+    settings = to_yaml(config)
+    with contextlib.closing(Checkpoints(logdir, settings)) as checkpoints:
         counters = {"policy_steps": policy_steps}
         checkpoints.save(policy_steps, state, replay, {}, counters)
     save(config, logdir / "config.yaml")

@@ -124,6 +124,7 @@ def script_of(command, programs="/nowhere"):
         command=command,
         programs=programs,
         saving=1,
+        platform="",
     )
 
 

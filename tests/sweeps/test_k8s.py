@@ -151,9 +151,17 @@ def test_pods_have_what_was_asked_for(tmp_path):
     assert container["volumeMounts"][0]["mountPath"] == str(tmp_path)
     claim = pod["volumes"][0]["persistentVolumeClaim"]
     assert claim == {"claimName": "logs"}
+    assert container["env"] == [{"name": "JAX_PLATFORMS", "value": "cuda"}]
+    mounts = {x["name"]: x["mountPath"] for x in container["volumeMounts"]}
+    assert mounts["shm"] == "/dev/shm"
+    shm = {"medium": "Memory", "sizeLimit": "1Gi"}
+    assert {"name": "shm", "emptyDir": shm} in pod["volumes"]
+    assert {x["name"] for x in pod["volumes"]} == set(mounts)
     without = documents(manifest(tmp_path, "--gpu-count", "0"))[1]["spec"]
     (container,) = without["template"]["spec"]["containers"]
     assert "nvidia.com/gpu" not in container["resources"]["limits"]
+    assert "env" not in container
+    assert len(container["volumeMounts"]) == 2
 
 
 def test_every_manifest_has_a_name_of_its_own(tmp_path):

@@ -34,10 +34,16 @@ def test_cores_are_shared_out(cores, count, jobs, expected):
     assert [slot.number for slot in found] == list(range(len(found)))
 
 
-def test_gpus_and_their_memory_are_shared_out():
+def test_gpus_and_their_memory_are_shared_out(monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS")
     found = make_slots(["0", "2"], 3, None)
     assert [x.env["CUDA_VISIBLE_DEVICES"] for x in found] == list("020202")
     assert {x.env["XLA_CLIENT_MEM_FRACTION"] for x in found} == {"0.300"}
+    # Not the CPU, if CUDA does not start, and the GPU that nvidia-smi means.
+    assert {x.env["JAX_PLATFORMS"] for x in found} == {"cuda"}
+    assert {x.env["CUDA_DEVICE_ORDER"] for x in found} == {"PCI_BUS_ID"}
+    monkeypatch.setenv("JAX_PLATFORMS", "rocm")
+    assert make_slots(["0"], 1, None)[0].env["JAX_PLATFORMS"] == "rocm"
     assert not any(slot.cores for slot in found)
     assert len(make_slots(["0", "2"], 3, 4)) == 4
 

@@ -84,6 +84,7 @@ def test_a_script_says_what_was_asked_for(tmp_path):
     assert "runs=(a-0 b-0)\n" in text
     assert f"dreamer.sweep run '{folder}' ${{runs" in text
     assert "seconds < 270;" in text  # less what the requeue may take
+    assert "export JAX_PLATFORMS=${JAX_PLATFORMS:-cuda}\n" in text
     checked = subprocess.run(
         ["bash", "-n"], input=text, text=True, check=False
     )
@@ -97,6 +98,7 @@ def test_what_is_not_asked_for_is_left_to_the_cluster(tmp_path):
     assert words == [*expected, "requeue"]
     assert "--array=0-0\n" in text
     assert "--signal=B:TERM@120\n" in text
+    assert "JAX_PLATFORMS" not in text
 
 
 @pytest.mark.parametrize("seconds", ["59", "65536"])
