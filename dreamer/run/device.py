@@ -127,6 +127,7 @@ def select_device(config: JaxConfig) -> np.dtype:
 
     Compiled programs are kept in `JAX_COMPILATION_CACHE_DIR`, by default
     `~/.cache/dreamer/jax`; JAX keys them by program, versions and hardware.
+    Several processes have no default, for they need a folder that all share.
 
     Returns:
       The compute dtype.
@@ -177,7 +178,10 @@ def _set_up(config: JaxConfig) -> str:
     wanted = "cuda" if config.platform == "gpu" else config.platform
     if wanted != "auto":
         jax.config.update("jax_platforms", wanted)
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    # Of several processes, the first alone writes programs there. One that
+    # has to compile waits for all others, which may have found theirs.
+    alone = config.coordinator == "none"
+    if alone and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = Path(CACHE).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))
     # JAX's cache warns when it cannot be written; XLA's, which JAX puts beside

@@ -142,6 +142,9 @@ def test_compiled_programs_are_kept(monkeypatch, tmp_path):
     kept = jax.config.jax_compilation_cache_dir
     assert kept == str(tmp_path / ".cache/dreamer/jax")
     assert jax.config.jax_persistent_cache_enable_xla_caches == "none"
+    jax.config.update("jax_compilation_cache_dir", None)
+    select_device(JaxConfig(coordinator="auto"))  # not where each has its own
+    assert jax.config.jax_compilation_cache_dir is None
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
     jax.config.update("jax_compilation_cache_dir", "elsewhere")
     select_device(JaxConfig())
