@@ -14,7 +14,7 @@ from dreamer.agent.agent import Agent
 from dreamer.agent.types import Params
 from dreamer.config import Config
 from dreamer.options import shown
-from dreamer.replay import Replay, required_ram
+from dreamer.replay import Replay, available_ram, required_ram
 from dreamer.run.parts import EXACT_BYTES
 from dreamer.spaces import Space
 from dreamer.train_ratio import schedule
@@ -94,9 +94,9 @@ def describe(
     here = schedule(config)
     count = sum(x.size for x in jax.tree.leaves(params))
     chunked = jax.default_backend() == "cpu"
-    device = in_bytes(device_bytes(agent, config, count, chunked))
+    device = device_bytes(agent, config, count, chunked)
     each = replay.bytes_per_step
-    ram = in_bytes(required_ram(replay.capacity, each))
+    ram = required_ram(replay.capacity, each)
     per_step = float(here.updates_per_step)
     often = f"{per_step:g} per policy step"
     if 0 < per_step < 1:
@@ -113,10 +113,16 @@ def describe(
         "updates": f"{here.total_updates:,} on {batch}, {often}"
         f" (train_ratio {config.run.train_ratio:g})",
         "model": f"{size} parameters, {agent.dtype} activations,"
-        f" about {device} of device memory",
+        f" about {in_bytes(device)} of device memory",
         "replay": f"{replay.capacity:,} steps of {each / 1000:.1f} KB ="
-        f" {ram} of RAM when full",
+        f" {in_bytes(ram)} of RAM when full",
     }
+    if chunked and device + ram > (free := available_ram()):
+        lines["memory"] = (  # on a CPU, device memory is RAM
+            f"about {in_bytes(device + ram)} of RAM, and {in_bytes(free)} are"
+            " free: the system may end the run; a smaller model, as size12m or"
+            " size1m in --configs, or replay.size needs less"
+        )
     latents = in_bytes(replay.latent_bytes)
     if not replay.exact:
         lines["resume"] = (

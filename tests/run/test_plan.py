@@ -5,6 +5,7 @@ import types
 import numpy as np
 import pytest
 
+from dreamer.run import plan
 from dreamer.run.plan import (
     Estimate,
     describe,
@@ -54,6 +55,16 @@ def test_lines():
         "110,000 steps of 28.7 KB = 3.2 GB of RAM when full"
     )
     assert "resume" not in lines
+
+
+def test_a_model_that_may_not_fit_into_the_ram_of_a_cpu(monkeypatch):
+    settings = config()
+    replay = held(capacity=1000, bytes_per_step=1_000_000)
+    params = {"a": np.zeros((1000, 1000))}
+    for free, warned in ((3.5e9, True), (10e9, False)):
+        monkeypatch.setattr(plan, "available_ram", lambda free=free: free)
+        text = describe(settings, agent(settings), replay, params)
+        assert ("3.5 GB are free: the system may end" in text) == warned
 
 
 def test_observations_and_actions_in_words():
