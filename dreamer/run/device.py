@@ -140,18 +140,23 @@ def select_device(config: JaxConfig) -> np.dtype:
     try:
         backend = jax.default_backend()
     except (RuntimeError, AssertionError) as error:
-        # An assertion without words where JAX is installed for CPUs only.
+        # An assertion without words where JAX has no such part, or where that
+        # has failed to load and said so.
         reason = str(error).partition("\n")[0] or (
-            'JAX is installed for CPUs only: pip install "jax[cuda12]"'
+            'JAX is installed for CPUs only: pip install "jax[cuda12]"; or'
+            " CUDA does not load"
         )
         if isinstance(error, RuntimeError) and has_gpu():
             raise PassingError(
                 f"jax.platform={config.platform}: the GPU does not start"
                 f" ({reason}); expected one that is free, or cpu"
             ) from error
+        asked = f"jax.platform={config.platform}"
+        if config.platform == "auto" and "JAX_PLATFORMS" in os.environ:
+            asked = f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}"
         raise ConfigError(
-            f"jax.platform={config.platform}: JAX finds no such device"
-            f" ({reason}); expected auto, cpu or a device of this machine"
+            f"{asked}: JAX finds no such device ({reason}); expected cpu or a"
+            " device of this machine"
         ) from error
     # JAX keeps to what it began with, should it have begun before.
     if wanted not in ("auto", "cuda" if backend == "gpu" else backend):

@@ -73,6 +73,9 @@ def test_a_device_that_is_not_there(failure, monkeypatch):
     with pytest.raises(ConfigError, match=r"jax\.platform=tpu: ") as error:
         select_device(JaxConfig(platform="tpu"))
     assert "\n" not in str(error.value)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(ConfigError, match="JAX_PLATFORMS=cuda: JAX finds"):
+        select_device(JaxConfig())
 
 
 def test_a_gpu_that_does_not_start_may_do_so_later(monkeypatch, tmp_path):
