@@ -184,9 +184,13 @@ def _legend(figure: Figure, found: Mapping[str, Sequence[Trained]]) -> None:
 
 
 def _style(seed: int) -> dict:
-    """The same in all panels; from a seventh seed on they begin again."""
-    look = STYLES[seed % len(STYLES)]
-    return dict(color=look.color, linestyle=look.line, linewidth=1.3)
+    """The same in all panels; a seventh seed has other dashes than the first.
+
+    From the 37th on they begin again.
+    """
+    again, at = divmod(seed, len(STYLES))
+    line = STYLES[(at + again) % len(STYLES)].line
+    return dict(color=STYLES[at].color, linestyle=line, linewidth=1.3)
 
 
 def _binned(
