@@ -194,6 +194,17 @@ def check_with(fixture):
     return check
 
 
+def checked(check, function, fixture):
+    """Table of a check that calls this function of the agent."""
+    agent = parity.make_agent(fixture)
+    plain = getattr(agent, function).__wrapped__
+    setattr(agent, function, jax.jit(plain, compiler_options=QUICK))
+    table = parity.Table()
+    with parity.argmax_samples():
+        check(table, agent, fixture)
+    return table
+
+
 def test_updates_pass_unmutated(check_with):
     table = check_with()
     assert table.passed, table
@@ -202,12 +213,7 @@ def test_updates_pass_unmutated(check_with):
 def test_updates_pass_as_accelerators_compute_them(fixture, monkeypatch):
     """Convolutions and block-linear layers are others there than on a CPU."""
     monkeypatch.setattr(convolve, "on_one_cpu", lambda: False)
-    agent = parity.make_agent(fixture)
-    plain = agent.update.__wrapped__
-    agent.update = jax.jit(plain, compiler_options=QUICK)
-    table = parity.Table()
-    with parity.argmax_samples():
-        parity.check_updates(table, agent, fixture)
+    table = checked(parity.check_updates, "update", fixture)
     assert table.passed, table
 
 
@@ -225,13 +231,7 @@ def test_a_mistake_in_the_code_is_noticed(switch, check_with):
 
 
 def check_acting(fixture):
-    agent = parity.make_agent(fixture)
-    plain = agent.policy.__wrapped__
-    agent.policy = jax.jit(plain, compiler_options=QUICK)
-    table = parity.Table()
-    with parity.argmax_samples():
-        parity.check_policy(table, agent, fixture)
-    return table
+    return checked(parity.check_policy, "policy", fixture)
 
 
 def test_acting_passes_unmutated(fixture):

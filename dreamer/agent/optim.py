@@ -124,7 +124,8 @@ def optimizer_metrics(
 ) -> dict[str, jax.Array]:
     """Update metrics, () each; names as in the authors' code.
 
-    Norms are over all parameters together.
+    Norms are over all parameters together.  `params` are those before the
+    update, whose norms clipping has found: XLA computes them once.
     """
     count = sum(x.size for x in jax.tree.leaves(params))
     root = np.sqrt(count)

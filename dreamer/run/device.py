@@ -85,10 +85,10 @@ def _own_devices(ids: list[int] | None) -> list[int] | None:
     where Slurm shows each process its own GPU alone, and one of many where
     there is one process on the node.
     """
-    alone = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").split("(")[0]
+    tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").split("(")[0]
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     chosen = "JAX_LOCAL_DEVICE_IDS" in os.environ  # JAX reads that itself
-    if chosen or alone == "1" or (len(seen) == 1 and seen[0]):
+    if chosen or tasks == "1" or (len(seen) == 1 and seen[0]):
         return None
     return ids
 

@@ -159,7 +159,7 @@ def try_lock(file: int, kind: int) -> bool | None:
 
 
 def wait_for_lock(file: int) -> bool | None:
-    """As `try_lock`, but not before somebody has had it for long."""
+    """As `try_lock`, exclusively; False once another has had it for long."""
     end = time.monotonic() + PATIENCE
     while (locked := try_lock(file, fcntl.LOCK_EX)) is False:
         if time.monotonic() > end:

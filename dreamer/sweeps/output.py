@@ -30,16 +30,12 @@ def open_locked(logdir: Path) -> BinaryIO | None:
     Raises:
       OSError: it cannot be written.
     """
-    file = path_of(logdir).open("ab", buffering=0)
-    try:
-        held = wait_for_lock(file.fileno()) is False
-    except BaseException:
-        file.close()
-        raise
-    if not held:
-        return file
-    file.close()
-    return None
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(path_of(logdir).open("ab", buffering=0))
+        if wait_for_lock(file.fileno()) is False:
+            return None
+        opened.pop_all()
+    return file
 
 
 def is_held(logdir: Path) -> bool:

@@ -84,8 +84,9 @@ def test_updates_that_the_last_step_still_owes_have_a_row(
     tmp_path, monkeypatch
 ):
     argv = [*RUN, "--run.train_ratio", "128", "--logdir", str(tmp_path)]
-    planned = schedule(load(argv)).total_updates
-    assert schedule(load(argv)).updates_per_step > 2
+    plan = schedule(load(argv))
+    planned = plan.total_updates
+    assert plan.updates_per_step > 2
     update = Learner.update
 
     def interrupted(learner):
