@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         say(PROGRAM, error)
         return REFUSED
     except OSError as error:
-        say(PROGRAM, str(error))
+        say(PROGRAM, error)
         return FAILED
     except KeyboardInterrupt:
         say(PROGRAM, "interrupted; nothing is written")

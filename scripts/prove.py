@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from dreamer.command import Parser, say, whole_number  # noqa: E402
-from dreamer.options import ConfigError, shown  # noqa: E402
+from dreamer.options import ConfigError, did_you_mean, shown  # noqa: E402
 from dreamer.places import home  # noqa: E402
 from dreamer.run.when import StopSignal  # noqa: E402
 from dreamer.settings import load  # noqa: E402
@@ -66,7 +66,7 @@ class Proof:
 
 PROOFS = {
     "catch": Proof("control", "gym_dreamer/Catch-v0", 1.25, 5.0),
-    "recall": Proof("memory", "gym_dreamer/Recall-v0", -10 / 3, 10.0),
+    "recall": Proof("memory", "gym_dreamer/Recall-v1", -10 / 3, 10.0),
     "doors": Proof("delayed reward", "gym_dreamer/Doors-v0", 7 / 15, 1.0),
     "cartpole": Proof("vectors", "gym_CartPole-v1", 22.2, 500.0),
     "pendulum": Proof("continuous actions", "gym_Pendulum-v1", -1236, -138.6),
@@ -161,8 +161,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     count = whole_number(1, 10**9 - 1)
     about = "seeds of each, from 0 on (default: 1)"
     add("--seeds", type=count, default=1, metavar="N", help=about)
-    about = "policy steps (default: those of --configs proof)"
-    add("--steps", type=count, metavar="N", help=about)
     about = f"where runs are (default: {LOGDIR})"
     add("--logdir", type=home, default=LOGDIR, metavar="DIR", help=about)
     # Words after a flag may be the value of one that training knows.
@@ -173,8 +171,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     flags.tasks = tasks or list(PROOFS)
     for name in flags.tasks:
         if name not in PROOFS:
-            allowed = ", ".join(PROOFS)
-            raise ConfigError(f"TASK {shown(name)}: expected {allowed}")
+            hint = did_you_mean(name, PROOFS) or f": {', '.join(PROOFS)}"
+            raise ConfigError(f"TASK {shown(name)}: no such task{hint}")
         if flags.tasks.count(name) > 1:
             raise ConfigError(f"TASK {name}: given twice")
         load(training(name, 0, flags))
@@ -186,7 +184,6 @@ def training(name: str, seed: int, flags: argparse.Namespace) -> list[str]:
     words = ["--configs", "proof", "--task", PROOFS[name].task]
     words += ["--seed", str(seed)]
     words += ["--logdir", str(flags.logdir / f"{name}-{seed}")]
-    words += ["--run.steps", str(flags.steps)] if flags.steps else []
     return words + flags.more + platform(flags)
 
 

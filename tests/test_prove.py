@@ -39,7 +39,7 @@ def command(*arguments):
 @pytest.mark.slow
 def test_the_agent_learns_to_wait_for_a_reward(tmp_path):
     """Solved after some 3,500 steps; random is 0.47, impatience 0.2."""
-    done = command("doors", "--steps", 5000, "--logdir", tmp_path)
+    done = command("doors", "--run.steps", 5000, "--logdir", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     head, row = done.stdout.splitlines()
     assert head.split()[4] == "score"
@@ -95,10 +95,11 @@ def test_a_training_that_fails_is_said_in_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["chess"], "TASK chess: expected catch, recall, "),
+        (["chess"], "TASK chess: no such task: catch, recall, "),
+        (["cach"], "TASK cach: no such task; did you mean catch?"),
         (["doors", "doors"], "TASK doors: given twice"),
         (["--seeds", "0"], "--seeds: 0: expected a whole number from 1"),
-        (["--steps", "x"], "--steps: x: expected a whole number from 1"),
+        (["--run.steps", "x"], "--run.steps"),
         (["doors", "--seed", "3"], "--seed"),
         (["--jax.compute_dtype", "float8"], "--jax.compute_dtype"),
         (["--jax.dtype", "bfloat16"], "--jax.dtype"),
@@ -135,7 +136,7 @@ def test_flags_of_training_change_every_training(prove, tmp_path):
     assert config.jax.platform == "cpu"
     assert (config.seed, config.run.steps) == (2, 14_000)
     assert config.logdir == str(tmp_path / "doors-2")
-    flags = prove.parse(["doors", "--steps", "99"])
+    flags = prove.parse(["doors", "--run.steps", "99"])
     assert load(prove.training("doors", 0, flags)).run.steps == 99
     flags = prove.parse(["doors", "--jax.platform=cuda"])
     config = load(prove.training("doors", 0, flags))

@@ -295,11 +295,12 @@ def test_all_games_are_the_26(tmp_path, started):
 
 
 def test_small_tasks_are_trained_by_prove(tmp_path, started):
-    words = f"proof --games doors --seeds 2 --steps 9 --logdir {tmp_path}"
+    words = f"proof --games doors --seeds 2 --run.steps 9 --logdir {tmp_path}"
     assert reproduce.main(words.split()) == 0
     script, *rest = started[0][0]
     assert Path(script) == ROOT / "scripts" / "prove.py"
-    assert rest == f"doors --seeds 2 --logdir {tmp_path} --steps 9".split()
+    words = f"doors --seeds 2 --logdir {tmp_path} --run.steps 9"
+    assert rest == words.split()
     assert len(started[0]) == 1
 
 

@@ -23,7 +23,6 @@ SIDE = 16  # pixels
 WHITE = (255, 255, 255)
 RED = (255, 60, 60)
 GREEN = (60, 255, 60)
-BLUE = (80, 120, 255)
 
 
 class _Proof(gymnasium.Env):
@@ -128,17 +127,17 @@ class Catch(_Proof):
 class Recall(_Proof):
     """Memory: go on doing what the first image of the episode asked for.
 
-    That image is red, blue or black, all others are black. The right action
-    is 1 after red, 2 after blue, 0 after black, in every step of the episode:
-    it gives 1, a wrong one -1. Episodes take 6 to 14 steps.
+    That image is red or black, all others are black. The right action is 1
+    after red and 0 after black, in every step of the episode: it gives 1, a
+    wrong one -1; 2 is never right. Episodes take 6 to 14 steps.
 
     No image tells a new episode that begins in black from an old one that
     goes on: who does not forget at `is_first` does what older colours asked
     for. The best score is 10 on average, a random one -10/3, and with eyes
-    but no memory at most -2.
+    but no memory at most 1.
     """
 
-    COLOURS = ((0, 0, 0), RED, BLUE)
+    COLOURS = ((0, 0, 0), RED)
     FACTS = ("_answer", "_left", "_first")
 
     def reset(
@@ -224,5 +223,5 @@ class Doors(_Proof):
         return image
 
 
-for task in (Catch, Recall, Doors):
-    gymnasium.register(f"dreamer/{task.__name__}-v0", task)
+for version, task in ("v0", Catch), ("v1", Recall), ("v0", Doors):
+    gymnasium.register(f"dreamer/{task.__name__}-{version}", task)
