@@ -21,7 +21,7 @@ from dreamer import plot, status
 from dreamer.config import Config
 from dreamer.export import export, size_of, without_place
 from dreamer.options import ConfigError
-from dreamer.scores.evaluation_file import read_evaluation
+from dreamer.scores.evaluation_file import newest, read_evaluation
 from dreamer.settings import load, to_yaml
 
 CONFIG, SCORES, VERSIONS = "config.yaml", "scores.jsonl", "versions.json"
@@ -57,27 +57,27 @@ def runs(folder: Path) -> list[Path]:
 def unfinished(run: Path) -> str:
     """What keeps a run from being finished, '' if nothing does."""
     told = status.read(run) or {"state": "unfinished"}
-    newest, steps = _newest(run), settings(run).run.steps
-    if told["state"] == "done" or newest >= steps:
+    saved, steps = _saved(run), settings(run).run.steps
+    if told["state"] == "done" or saved >= steps:
         return ""
-    return f"{told['state']}, saved at policy step {newest:,} of {steps:,}"
+    return f"{told['state']}, saved at policy step {saved:,} of {steps:,}"
 
 
 def is_evaluated(run: Path, episodes: int) -> bool:
     """Whether the newest checkpoint's agent has played enough, as usual."""
-    newest = _newest(run)
-    found = [read_evaluation(x) for x in _evals(run)]
-    counts = [
-        len(x.scores) for x in found if x.usual and x.checkpoint >= newest
-    ]
-    return max(counts, default=0) >= episodes
+    found = newest(map(read_evaluation, _evals(run)))
+    return (
+        found is not None
+        and found.checkpoint >= _saved(run)
+        and len(found.scores) >= episodes
+    )
 
 
 def _evals(run: Path) -> list[Path]:
     return sorted(run.glob("eval*.json"))
 
 
-def _newest(run: Path) -> int:
+def _saved(run: Path) -> int:
     """Policy steps of the newest checkpoint, 0 if there is none."""
     names = [x.name for x in run.glob("ckpt/*") if x.name.isdecimal()]
     return max(map(int, names), default=0)
@@ -143,7 +143,7 @@ def keep(run: Path, target: Path, benchmark: str) -> bool:
 
 def _agent(run: Path) -> dict[str, bytes]:
     """The agent's files by their names, if they are small enough."""
-    if not _newest(run) or size_of(run) > LARGEST:
+    if not _saved(run) or size_of(run) > LARGEST:
         return {}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / AGENT

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from prove import PROOFS, SOLVED, Result
 
 from dreamer.options import ConfigError
-from dreamer.scores.evaluation_file import read_evaluation
+from dreamer.scores.evaluation_file import newest, read_evaluation
 from dreamer.scores.figures import GREY, LINES, SETTINGS, STYLES, shape
 from dreamer.scores.files import read_lines
 from dreamer.settings import load
@@ -53,17 +53,16 @@ def read(folder: Path) -> dict[str, list[Trained]]:
     found: dict[str, list[Trained]] = {name: [] for name in PROOFS}
     for path in sorted(folder.glob("*/config.yaml")):
         config = load(["--configs", str(path)])
-        files = [read_evaluation(x) for x in path.parent.glob("eval*.json")]
-        usual = [x for x in files if x.usual]
-        if config.task not in names or not usual:
+        files = path.parent.glob("eval*.json")
+        played = newest(map(read_evaluation, files))
+        if config.task not in names or played is None:
             raise ConfigError(f"{path.parent}: no evaluation of a small task")
-        newest = max(usual, key=lambda x: x.checkpoint)
-        low, high = newest.about.get("ci95") or (float("nan"),) * 2
-        mean, name = newest.scores.mean(), names[config.task]
+        low, high = played.about.get("ci95") or (float("nan"),) * 2
+        mean, name = played.scores.mean(), names[config.task]
         result = Result(name, config.seed, mean, low, high, float("nan"))
-        played = read_lines(path.parent / "scores.jsonl")
-        count = len(newest.scores)
-        run = Trained(result, count, played.frames, played.scores)
+        lines = read_lines(path.parent / "scores.jsonl")
+        count = len(played.scores)
+        run = Trained(result, count, lines.frames, lines.scores)
         found[name].append(run)
     for trained in found.values():
         trained.sort(key=lambda x: x.result.seed)

@@ -90,7 +90,7 @@ def test_a_run_without_a_training_episode_has_a_dot_alone():
     assert image[:4] == b"\x89PNG"
 
 
-def test_evaluations_under_other_conditions_do_not_count(tmp_path):
+def test_other_evaluations_do_not_count(tmp_path):
     kept = ROOT / "results" / "proof" / "catch-0"
     run = shutil.copytree(kept, tmp_path / "catch-0")
     about = json.loads((run / "eval-proof.json").read_text())
@@ -99,6 +99,12 @@ def test_evaluations_under_other_conditions_do_not_count(tmp_path):
     about["episodes"] = [{"score": -1.0}]
     (run / "eval-short.json").write_text(json.dumps(about))
     assert proof_figures.to_csv(proof_figures.read(tmp_path)) == before
-    (run / "eval-proof.json").unlink()
+    # Nor do films of the same agent take the place of a hundred episodes.
+    about |= {"checkpoint": 14_000, "cut_short": 0}
+    for number in range(10):
+        (run / f"eval-{number}.json").write_text(json.dumps(about))
+    assert proof_figures.to_csv(proof_figures.read(tmp_path)) == before
+    for path in run.glob("eval-*.json"):
+        path.write_text(json.dumps(about | {"cut_short": 1}))
     with pytest.raises(ConfigError, match="no evaluation"):
         proof_figures.read(tmp_path)

@@ -13,8 +13,9 @@ import numpy as np
 from dreamer.options import cut, one_line
 from dreamer.pages.elements import Html, command, section, table, tag
 from dreamer.pages.films import films
-from dreamer.pages.read import Evaluation, Logdir, is_number
+from dreamer.pages.read import Logdir, is_number
 from dreamer.pages.summary import UNKNOWN, Summary
+from dreamer.scores.evaluation_file import Evaluated
 
 HEADS = (
     "Checkpoint (policy steps)",
@@ -41,9 +42,9 @@ def evaluations(found: Logdir, summary: Summary) -> Html:
     heads = [*HEADS, *normalised, "Conditions"]
     rows = [_row(x, summary) for x in found.evaluations]
     shown = [
-        (path, _caption(path, x.videos[path]))
+        (path, _caption(path, score))
         for x in reversed(found.evaluations)
-        for path in x.videos
+        for path, score in videos(x).items()
     ]
     return section(
         title,
@@ -61,10 +62,26 @@ def _none_yet(found: Logdir, summary: Summary) -> Iterator[Html]:
     yield command(f"python -m dreamer.evaluate --logdir {where}{flags}")
 
 
-def _row(evaluation: Evaluation, summary: Summary) -> list[str]:
+def videos(evaluation: Evaluated) -> dict[Path, float]:
+    """Scores by video, of the videos of episodes that are there."""
+    folder = evaluation.path.parent / "videos"
+    episodes = evaluation.about["episodes"]
+    named = {
+        folder / episode["video"].rpartition("/")[2]: float(score)
+        for episode, score in zip(episodes, evaluation.scores, strict=True)
+        if isinstance(episode.get("video"), str)
+    }
+    return {
+        path: score
+        for path, score in named.items()
+        if path.suffix == ".mp4" and path.is_file()
+    }
+
+
+def _row(evaluation: Evaluated, summary: Summary) -> list[str]:
     scores, about = evaluation.scores, evaluation.about
     steps = about.get("checkpoint")
-    row = [f"{steps:,}" if is_number(steps) else evaluation.name]
+    row = [f"{steps:,}" if is_number(steps) else evaluation.path.name]
     row += [_actions(about.get("mode")), str(len(scores))]
     mean = float(scores.mean()) if len(scores) else None
     if mean is None:

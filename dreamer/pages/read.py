@@ -20,7 +20,11 @@ from dreamer.config import Config
 from dreamer.options import ConfigError, apply, settings
 from dreamer.pages import state as status
 from dreamer.presets import layers, presets
-from dreamer.scores.evaluation_file import read_evaluation
+from dreamer.scores.evaluation_file import (
+    Evaluated,
+    newest,
+    read_evaluation,
+)
 from dreamer.scores.files import (
     LARGEST,
     MOST,
@@ -34,27 +38,6 @@ CONFIG = "config.yaml"
 DREAM = re.compile(r"(open_loop|imagined)(-\w+)*-(\d{1,18})\.mp4")
 Row = dict[str, Any]
 NONE = np.empty(0)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A file of evaluation episodes.
-
-    Attributes:
-      name: Name of the file.
-      checkpoint: Policy steps of the agent, 0 if the file does not say.
-      scores: Array (episodes,) float.
-      usual: True if the conditions were the usual ones, see `Evaluated`.
-      about: Contents of the file, checked where they are used.
-      videos: Scores by video, of the videos of episodes that are there.
-    """
-
-    name: str
-    checkpoint: int
-    scores: np.ndarray
-    usual: bool
-    about: Row
-    videos: dict[Path, float]
 
 
 @dataclass(frozen=True)
@@ -100,7 +83,7 @@ class Logdir:
     frames: np.ndarray = field(default_factory=lambda: NONE)
     scores: np.ndarray = field(default_factory=lambda: NONE)
     unscored: int = 0
-    evaluations: list[Evaluation] = field(default_factory=list)
+    evaluations: list[Evaluated] = field(default_factory=list)
     dreams: dict[Path, int] = field(default_factory=dict)
     older: int = 0
     checkpoints: list[Checkpoint] = field(default_factory=list)
@@ -119,17 +102,9 @@ class Logdir:
         return float(values[-1]) if len(values) else None
 
     @property
-    def evaluation(self) -> Evaluation | None:
-        """The newest under the conditions of training; None if none is.
-
-        Of several, that with the most episodes.
-        """
-        usual = [x for x in self.evaluations if x.usual and len(x.scores)]
-        return max(
-            usual,
-            key=lambda x: (x.checkpoint, len(x.scores), x.name),
-            default=None,
-        )
+    def evaluation(self) -> Evaluated | None:
+        """The newest under the conditions of training; None if none is."""
+        return newest(self.evaluations)
 
 
 def is_number(value: Any) -> bool:
@@ -164,7 +139,7 @@ def read(path: Path) -> Logdir:
     for layer in layers(found.presets):
         base = apply(base, layer.values, layer.where)
     found.changed = differences(base, config)
-    found.evaluations = list(_evaluations(path, found.notes))
+    found.evaluations = _evaluations(path, found.notes)
     _find_dreams(path / "videos", found)
     found.checkpoints = sorted(
         _checkpoints(path / "ckpt"), key=lambda x: x.policy_steps
@@ -257,30 +232,15 @@ def _presets(starts: Iterable[Row]) -> tuple[str, ...]:
     return tuple(named) if set(named) <= set(presets()) else ()
 
 
-def _evaluations(path: Path, notes: list[str]) -> Iterator[Evaluation]:
+def _evaluations(path: Path, notes: list[str]) -> list[Evaluated]:
     """By the checkpoints that were evaluated, the newest last."""
     found = []
     for file in path.glob("eval*.json"):
         try:
-            scores, checkpoint, usual, about = read_evaluation(file)
+            found.append(read_evaluation(file))
         except (*ODD, OSError):
             notes.append(f"{file.name}: left out, as it cannot be read.")
-            continue
-        videos = {
-            path / "videos" / episode["video"].rpartition("/")[2]: score
-            for episode, score in zip(about["episodes"], scores, strict=True)
-            if isinstance(episode.get("video"), str)
-        }
-        there = {
-            k: float(x)
-            for k, x in videos.items()
-            if k.suffix == ".mp4" and k.is_file()
-        }
-        found.append(
-            Evaluation(file.name, checkpoint, scores, usual, about, there)
-        )
-    found.sort(key=lambda x: (x.checkpoint, x.name))
-    yield from found
+    return sorted(found, key=lambda x: (x.checkpoint, x.path.name))
 
 
 def _find_dreams(folder: Path, found: Logdir) -> None:

@@ -9,7 +9,7 @@ in it.
 import json
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -128,6 +128,7 @@ class Evaluated(NamedTuple):
     """What a file says.
 
     Attributes:
+      path: Place of the file.
       scores: Array (episodes,) float.
       checkpoint: Policy steps of the agent, 0 if the file does not say.
       usual: True if actions were sampled, the environment was the run's own,
@@ -135,6 +136,7 @@ class Evaluated(NamedTuple):
       about: Contents of the file, unchecked.
     """
 
+    path: Path
     scores: np.ndarray
     checkpoint: int
     usual: bool
@@ -158,4 +160,16 @@ def read_evaluation(path: Path) -> Evaluated:
         checkpoint = int(about.get("checkpoint", 0))
     except ODD:
         raise ConfigError(f"{path}: {EXPECTED}") from None
-    return Evaluated(np.array(scores, float), checkpoint, usual, about)
+    return Evaluated(path, np.array(scores, float), checkpoint, usual, about)
+
+
+def newest(found: Iterable[Evaluated]) -> Evaluated | None:
+    """That of the newest checkpoint under the usual conditions.
+
+    Of several, that with the most episodes. None if no episode is usual.
+    """
+    return max(
+        (x for x in found if x.usual and len(x.scores)),
+        key=lambda x: (x.checkpoint, len(x.scores), x.path.name),
+        default=None,
+    )

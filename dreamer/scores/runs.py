@@ -180,7 +180,7 @@ def _evaluation(folder: Path, left_out: list[str]) -> tuple[np.ndarray, int]:
     Episodes count that were played to their end in the run's own environment
     with sampled actions.
     """
-    usual: dict[Path, Evaluated] = {}
+    usual: list[Evaluated] = []
     for path in sorted(folder.glob("eval*.json")):
         try:
             found = read_evaluation(path)
@@ -188,12 +188,12 @@ def _evaluation(folder: Path, left_out: list[str]) -> tuple[np.ndarray, int]:
             left_out.append(_reason(path, error))
         else:
             if found.usual and len(found.scores):
-                usual[path] = found
-    newest = max([x.checkpoint for x in usual.values()], default=0)
+                usual.append(found)
+    newest = max([x.checkpoint for x in usual], default=0)
     seeds: dict[str, np.ndarray] = {}
-    for path, found in usual.items():
+    for found in usual:
         if found.checkpoint == newest:
-            seed = str(found.about.get("seed", path))
+            seed = str(found.about.get("seed", found.path))
             known = seeds.get(seed, NO_EPISODES)
             seeds[seed] = max(known, found.scores, key=len)
     return np.concatenate([NO_EPISODES, *seeds.values()]), newest

@@ -6,6 +6,7 @@ import random
 import pytest
 
 from dreamer.options import ConfigError
+from dreamer.pages.evaluation import videos
 from dreamer.pages.page import page
 from dreamer.pages.read import read
 from tests.pages import logdirs
@@ -22,13 +23,13 @@ def test_all_of_a_run_is_found(finished):
     assert found.frames[-1] == logdirs.FRAMES
     (evaluation,) = found.evaluations
     assert list(evaluation.scores) == [1, -2, 4]
-    assert evaluation.videos == {
+    assert videos(evaluation) == {
         finished / "videos" / "eval-100-sample-000.mp4": 1
     }
-    videos = finished / "videos"
+    folder = finished / "videos"
     assert found.dreams == {
-        videos / "open_loop-000000000400.mp4": 400,
-        videos / "imagined-000000000400.mp4": 400,
+        folder / "open_loop-000000000400.mp4": 400,
+        folder / "imagined-000000000400.mp4": 400,
     }
     assert found.older == 1
     (checkpoint,) = found.checkpoints
@@ -65,7 +66,7 @@ def test_a_file_of_broken_lines_is_said(run):
     (run / "eval-200-sample.json").write_text('{"episodes": [{}]}')
     found = read(run)
     assert len(found.scores) == 0
-    assert [x.name for x in found.evaluations] == ["eval-100-sample.json"]
+    assert [x.path.name for x in found.evaluations] == ["eval-100-sample.json"]
     first, second = found.notes
     assert first.startswith("scores.jsonl: expected lines as")
     assert second == "eval-200-sample.json: left out, as it cannot be read."
@@ -134,7 +135,7 @@ def test_videos_come_from_their_folder_alone(run, video):
     content = json.loads(path.read_text())
     content["episodes"][0]["video"] = video
     path.write_text(json.dumps(content))
-    assert read(run).evaluations[0].videos == {}
+    assert videos(read(run).evaluations[0]) == {}
 
 
 def test_evaluations_are_in_the_order_of_checkpoints(run):
