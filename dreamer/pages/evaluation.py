@@ -78,10 +78,12 @@ def videos(evaluation: Evaluated) -> dict[Path, float]:
     }
 
 
-def _row(evaluation: Evaluated, summary: Summary) -> list[str]:
+def _row(evaluation: Evaluated, summary: Summary) -> list[object]:
     scores, about = evaluation.scores, evaluation.about
     steps = about.get("checkpoint")
-    row = [f"{steps:,}" if is_number(steps) else evaluation.path.name]
+    row: list[object] = [
+        f"{steps:,}" if is_number(steps) else evaluation.path.name
+    ]
     row += [_actions(about.get("mode")), str(len(scores))]
     mean = float(scores.mean()) if len(scores) else None
     if mean is None:
@@ -93,8 +95,8 @@ def _row(evaluation: Evaluated, summary: Summary) -> list[str]:
         # Nobody knows what a human scores in the beginning of a game.
         known = mean is not None and not about.get("cut_short")
         row.append(summary.normalised(mean) if known else UNKNOWN)
-    conditions = _conditions(about, len(scores))
-    return [*row, "; ".join(conditions) or UNKNOWN]
+    conditions = "; ".join(_conditions(about, len(scores))) or UNKNOWN
+    return [*row, tag("span", conditions, class_="words")]
 
 
 def _actions(mode: Any) -> str:
