@@ -5,9 +5,10 @@
 """
 
 import argparse
+import io
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -33,6 +34,7 @@ and .svg, BENCHMARK-averages.png and .svg.
 Runs are averaged that have the same method: the preset with the model's size
 (and the train_ratio, if unusual), or else the name of DIR.
 """
+# Of figures, and what would make the same one another file.
 KINDS = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 
 
@@ -122,14 +124,16 @@ def main(argv: Sequence[str]) -> None:
             for benchmark in BENCHMARKS.values()
             if any(run.benchmark == benchmark.name for run in runs)
         ]
-        files = [x for y in comparisons for x in _files(y)]
-        _write(files, flags.out)
+        files = dict(x for y in comparisons for x in _files(y))
+        flags.out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (flags.out / name).write_bytes(content)
     except (OSError, ConfigError) as error:
         say(PROGRAM, error)
         raise SystemExit(2) from None
     for line in [*_remarks(runs, left_out), *_results(comparisons)]:
         print(line)
-    print(f"Written: {', '.join(str(flags.out / name) for name, _ in files)}")
+    print(f"Written: {', '.join(str(flags.out / name) for name in files)}")
 
 
 def _labels(text: str, dirs: int) -> list[str]:
@@ -171,45 +175,20 @@ def _drawable(
     return kept
 
 
-def _files(
-    comparison: Comparison,
-) -> Iterable[tuple[str, Callable[[Path], object]]]:
-    """Names, and what writes them; everything but the drawing is done."""
+def _files(comparison: Comparison) -> Iterator[tuple[str, bytes]]:
+    """Names and contents."""
     name = comparison.benchmark.name
-    for ending, text in (
-        ("csv", to_csv(comparison)),
-        ("md", to_markdown(comparison)),
-    ):
-        yield f"{name}.{ending}", _text_writer(text)
-    figures = {"curves": learning_curves, "averages": averages}
-    for what, draw in figures.items():
+    yield f"{name}.csv", to_csv(comparison).encode()
+    yield f"{name}.md", to_markdown(comparison).encode()
+    for what, draw in (("curves", learning_curves), ("averages", averages)):
         with matplotlib.rc_context(SETTINGS):
             figure = draw(comparison)
-        if figure is not None:
+            if figure is None:
+                continue
             for kind, metadata in KINDS.items():
-                yield f"{name}-{what}.{kind}", _figure_writer(figure, metadata)
-
-
-def _text_writer(text: str) -> Callable[[Path], object]:
-    return lambda path: path.write_text(text, "utf-8")
-
-
-def _figure_writer(
-    figure: matplotlib.figure.Figure, metadata: Mapping[str, None]
-) -> Callable[[Path], object]:
-    def write(path: Path) -> None:
-        with matplotlib.rc_context(SETTINGS):
-            figure.savefig(path, dpi=150, metadata=dict(metadata))
-
-    return write
-
-
-def _write(
-    files: Iterable[tuple[str, Callable[[Path], object]]], out: Path
-) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    for name, write in files:
-        write(out / name)
+                file = io.BytesIO()
+                figure.savefig(file, format=kind, dpi=150, metadata=metadata)
+                yield f"{name}-{what}.{kind}", file.getvalue()
 
 
 def _remarks(runs: Sequence[Run], left_out: Iterable[str]) -> Iterable[str]:
