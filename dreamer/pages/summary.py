@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from dreamer.options import settings
 from dreamer.pages.read import Logdir, is_number
-from dreamer.presets import presets
 from dreamer.scores.published import (
     BENCHMARKS,
     Benchmark,
@@ -16,6 +15,7 @@ from dreamer.scores.published import (
     game_name,
     references,
 )
+from dreamer.scores.runs import model
 from dreamer.scores.table import percent
 
 UNKNOWN = "–"
@@ -114,14 +114,9 @@ def summarise(found: Logdir) -> Summary:
 
 
 def _model(found: Logdir) -> str:
-    """The preset with the size of the model."""
     known = {k: x.value for k, x in settings(found.config).items()}
-    for name, preset in presets().items():
-        if name.startswith("size") and all(
-            known[key] == value for key, value in preset.values.items()
-        ):
-            return name
-    return f"recurrent state of {found.config.agent.dyn.rssm.deter}"
+    deter = found.config.agent.dyn.rssm.deter
+    return model(known) or f"recurrent state of {deter}"
 
 
 def _seconds(found: Logdir) -> float:

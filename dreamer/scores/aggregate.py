@@ -13,7 +13,7 @@ import numpy as np
 
 STATISTICS = ("mean", "median", "IQM")
 DRAWS = 2000
-SEED = 0  # the same scores always have the same intervals
+SEED = 0  # the same scores always have the same interval
 CONFIDENCE = 0.95
 
 

@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 
 from dreamer.envs.games import ALIASES, GAMES
+from dreamer.scores.aggregate import CONFIDENCE, DRAWS, SEED
 from dreamer.scores.published import references
-
-CONFIDENCE = 0.95
-DRAWS = 2000
-SEED = 0  # the same scores always have the same interval
 
 
 def summary(scores: Sequence[float], task: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ another one that writes them in the same form, or a record in a file of the
 authors, see `files.py`. Read next: `curves.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -217,15 +217,24 @@ def _game(text: str, path: Path) -> str:
 
 
 def _method(settings: dict[str, Any], benchmark: str) -> str:
-    """The preset with the size of a model, '' if there is none."""
+    """The size of a model, and the train_ratio if unusual; '' without one."""
+    name, ratio = model(settings), settings.get("run.train_ratio")
+    if not name or ratio in (None, TRAIN_RATIOS[benchmark]):
+        return name
+    return f"{name} ratio {shown(ratio).removesuffix('.0')}"
+
+
+def model(settings: Mapping[str, Any]) -> str:
+    """The preset with the size of a model, '' if there is none.
+
+    Args:
+      settings: Values by dotted key.
+    """
     for name, preset in presets().items():
         if name.startswith("size") and all(
             settings.get(key) == value for key, value in preset.values.items()
         ):
-            ratio = settings.get("run.train_ratio")
-            usual = ratio in (None, TRAIN_RATIOS[benchmark])
-            text = shown(ratio).removesuffix(".0")
-            return name if usual else f"{name} ratio {text}"
+            return name
     return ""
 
 
