@@ -34,6 +34,7 @@ from dreamer.streams import lossy  # noqa: E402
 from dreamer.sweeps.grid import SUITES  # noqa: E402
 
 PROOF = "proof"
+EPISODES = 100  # that are played unless --episodes says otherwise
 BENCHMARKS = ("atari100k", "atari100k_paper", PROOF)
 DESCRIPTION = """\
 Makes results again, or some of them:
@@ -100,13 +101,18 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     about = "where results are kept (default: results)"
     add("--results", metavar="DIR", type=home, help=about)
     about = "to play with a trained agent (default: 100)"
-    add("--episodes", metavar="N", type=count, default=100, help=about)
+    add("--episodes", metavar="N", type=count, default=EPISODES, help=about)
     about = "start nothing: keep what is finished, and draw"
     add("--collect", action="store_true", help=about)
     flags, more = parser.parse_known_args(argv)
     flags.games = _games(flags.benchmark, flags.games)
     if flags.benchmark == PROOF and flags.configs:
         raise ConfigError("--configs: expected none, proof has one setting")
+    if flags.benchmark == PROOF and flags.episodes > EPISODES:
+        raise ConfigError(
+            f"--episodes {flags.episodes}: expected at most {EPISODES}, which"
+            " proof plays"
+        )
     if flags.collect and more:
         raise ConfigError(f"{shown(more[0])}: expected no such flag")
     return flags, more

@@ -356,13 +356,14 @@ def test_a_sweep_with_failures_keeps_the_rest(tmp_path, started):
         ("atari100k --seeds 0", "--seeds: 0: expected a whole number from 1"),
         ("atari100k --episodes x", "--episodes: x: expected a whole number"),
         ("proof --configs size1m", "--configs: expected none"),
+        ("proof --episodes 101", "--episodes 101: expected at most 100"),
         ("atari100k --collect --jobs 2", "--jobs: expected no such flag"),
         ("atari100k --name ../x", "--name: ../x: expected letters"),
         ("atari100k --results=", "--results: expected a path, and it is"),
         ("atari100k --collect", "holds no run that is finished"),
     ],
 )
-def test_mistakes_are_refused(tmp_path, words, expected):
+def test_mistakes_are_refused(tmp_path, started, words, expected):
     argv = [*words.split(), "--logdir", str(tmp_path / "none")]
     line = outcome("reproduce", reproduce.main, argv, tmp_path)
     assert expected in line
