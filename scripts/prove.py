@@ -273,22 +273,38 @@ def run(
     """
     if stop.received:
         raise Stopped
-    command = [sys.executable, "-m", module, *arguments]
+    code = program(["-m", module, *arguments], stop, log, core)
+    if stop.received or code == INTERRUPTED:
+        raise Stopped
+    if code:
+        raise RuntimeError(f"{module} failed: {log.name} says why")
+
+
+def program(
+    arguments: Sequence[str],
+    stop: StopSignal,
+    log: TextIO | None,
+    core: int | None = None,
+) -> int:
+    """A program of the project; its exit code, negative if a signal ended it.
+
+    Args:
+      arguments: What Python is started with.
+      stop: Signal on which it is told to end, too.
+      log: File that its output goes to, or None for where this one's goes.
+      core: Number of the core to run on, or None for all of them.
+    """
+    command = [sys.executable, *arguments]
     env = dict(os.environ, PYTHONPATH=str(ROOT))
     with subprocess.Popen(command, stdout=log, stderr=log, env=env) as process:
-        if hasattr(os, "sched_setaffinity"):
+        if core is not None and hasattr(os, "sched_setaffinity"):
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setaffinity(process.pid, {core})
         while not stop.received:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(PATIENCE)
-                break
-        else:
-            process.terminate()
-    if stop.received or process.returncode == INTERRUPTED:
-        raise Stopped
-    if process.returncode:
-        raise RuntimeError(f"{module} failed: {log.name} says why")
+                return process.wait(PATIENCE)
+        process.terminate()
+    return process.returncode
 
 
 if __name__ == "__main__":

@@ -6,20 +6,17 @@ A thin layer: `dreamer.sweep` and `prove.py` train, `dreamer.evaluate` plays,
 
 import argparse
 import contextlib
-import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import collect  # noqa: E402
-from prove import PROOFS  # noqa: E402
+from prove import PROOFS, program  # noqa: E402
 
 from dreamer.command import Parser, say, whole_number  # noqa: E402
 from dreamer.envs.games import ALIASES, GAMES  # noqa: E402
@@ -30,6 +27,7 @@ from dreamer.options import (  # noqa: E402
     shown,
 )
 from dreamer.places import home  # noqa: E402
+from dreamer.run.when import StopSignal  # noqa: E402
 from dreamer.streams import lossy  # noqa: E402
 from dreamer.sweeps.grid import SUITES  # noqa: E402
 
@@ -196,36 +194,19 @@ def evaluate(logdir: Path, episodes: int) -> int:
 def run(arguments: Sequence[str], log: Path | None = None) -> int:
     """A program of the project; its exit code, 75 if it was told to stop.
 
-    SIGTERM is handed on. Ctrl-C comes to both from the terminal, and it is
-    the other program that decides what becomes of it. One that another signal
-    ends, as where memory is short, has failed; the log says by which.
+    One that another signal ends, as where memory is short, has failed; the
+    log says by which.
     """
-    stopped, process = False, None
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal stopped
-        stopped = True
-        if process is not None and number == signal.SIGTERM:
-            process.terminate()
-
-    env = dict(os.environ, PYTHONPATH=str(ROOT))
-    before = {x: signal.signal(x, stop) for x in STOPS}
-    try:
-        with log.open("a") if log else contextlib.nullcontext() as file:
-            process = subprocess.Popen(
-                [sys.executable, *arguments], env=env, stdout=file, stderr=file
-            )
-            if stopped:  # before there was a process to tell
-                process.terminate()
-            code = process.wait()
-            if code < 0 and not stopped and -code not in STOPS:
-                line = f"reproduce: killed by signal {-code}"
-                print(line, file=file or sys.stderr)
-                code = FAILED
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return INTERRUPTED if stopped or code < 0 else code
+    with (
+        StopSignal() as stop,
+        log.open("a") if log else contextlib.nullcontext() as file,
+    ):
+        code = program(arguments, stop, file)
+        if code < 0 and not stop.received and -code not in STOPS:
+            line = f"reproduce: killed by signal {-code}"
+            print(line, file=file or sys.stderr)
+            code = FAILED
+    return INTERRUPTED if stop.received or code < 0 else code
 
 
 def keep(
