@@ -31,7 +31,7 @@ HEADS = (
 )
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Entry:
     """A row of the table.
 

@@ -19,7 +19,7 @@ from dreamer.pages.elements import (
     table,
     tag,
 )
-from dreamer.pages.origin import origin
+from dreamer.pages.origin import UNKNOWN, origin
 from dreamer.pages.read import Logdir, read
 from dreamer.pages.state import time_text
 from dreamer.pages.summary import Summary, summarise
@@ -28,7 +28,6 @@ from dreamer.units import duration
 from dreamer.whole import write_whole
 
 FILE = "report.html"
-UNKNOWN = "not known"
 
 
 def write(logdir: Path) -> Path:
@@ -78,13 +77,13 @@ def _head(found: Logdir, summary: Summary) -> Html:
     config = found.config
     where = found.path.resolve().name
     lead = f"{summary.suite}, seed {config.seed}, {summary.model}, in {where}"
-    state = _state(found, summary)
+    state, notes = _state(found, summary), " ".join(found.notes)
     return tag(
         "header",
         tag("h1", summary.title),
         tag("p", lead, class_="lead"),
         tag("p", state, class_="warning") if state else None,
-        tag("p", _notes(found), class_="warning") if found.notes else None,
+        tag("p", notes, class_="warning") if notes else None,
         facts(_key(found, summary), "key"),
     )
 
@@ -102,10 +101,6 @@ def _state(found: Logdir, summary: Summary) -> str:
         f"Not finished: at {summary.done} of its policy steps. It is"
         " running, or goes on when the same command is given again."
     )
-
-
-def _notes(found: Logdir) -> str:
-    return " ".join(found.notes)
 
 
 def _key(found: Logdir, summary: Summary) -> Iterator[tuple[str, object]]:

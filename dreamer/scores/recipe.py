@@ -34,7 +34,7 @@ def main(folder: Path) -> None:
     """Write all tables."""
     for name, file in FILES.items():
         benchmark = BENCHMARKS[name]
-        runs = read_file(folder / file, benchmark=name)
+        runs = read_file(folder / file)
         _write(f"curves_{name}.csv", curve_rows(runs, benchmark))
         _write(f"finals_{name}.csv", final_rows(runs, benchmark))
 

@@ -243,15 +243,15 @@ def _name(text: str) -> str:
     return cut(one_line(text)) or "unnamed"
 
 
-def read_file(path: Path, label: str = "", benchmark: str = "") -> list[Run]:
+def read_file(path: Path, label: str = "") -> list[Run]:
     """The runs in a file of the authors' form.
+
+    As atari_<game> names both benchmarks, it is Atari 100K if no run goes
+    beyond a million frames.
 
     Args:
       path: File of the authors' form.
       label: Method of the runs, instead of what they say.
-      benchmark: Benchmark of the runs; by default that of a task's prefix. As
-        atari_<game> names both, it is Atari 100K if no run goes beyond a
-        million frames.
 
     Raises:
       ConfigError: It is not as expected.
@@ -261,16 +261,16 @@ def read_file(path: Path, label: str = "", benchmark: str = "") -> list[Run]:
     last = max((x.frames[-1] for x in records if len(x.frames)), default=0)
     runs = []
     for number, record in enumerate(records, 1):
-        named, game = _task(record.task, path)
-        if named == "atari200m" and last <= SHORT:
-            named = "atari100k"
+        benchmark, game = _task(record.task, path)
+        if benchmark == "atari200m" and last <= SHORT:
+            benchmark = "atari100k"
         runs.append(
             Run(
                 one_line(
                     f"{path.resolve()}, record {number}: {record.task} seed"
                     f" {record.seed}"
                 ),
-                benchmark or named,
+                benchmark,
                 game,
                 _name(label or record.method),
                 record.seed,

@@ -9,7 +9,7 @@ import pytest
 
 from dreamer.options import ConfigError
 from dreamer.scores.files import read_lines
-from dreamer.scores.runs import read, read_file
+from dreamer.scores.runs import read
 from dreamer.settings import load, save
 
 RECORD = {
@@ -193,7 +193,7 @@ def test_a_file_of_records(tmp_path):
     assert run.seed == 3
     assert list(run.frames) == [10, 20]
     assert list(run.scores) == [1.5, 2]
-    assert read_file(path, "mine", "atari200m")[0].benchmark == "atari200m"
+    assert read(path, "mine")[0].method == "mine"
     path.write_text(json.dumps([RECORD, RECORD | {"xs": [1, 2e6, 3]}]))
     assert [x.benchmark for x in read(path)] == ["atari200m"] * 2
 
