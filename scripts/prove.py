@@ -140,8 +140,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if solved else FAILED
     except Stopped:
         code, reason = INTERRUPTED, "interrupted; the same command goes on"
-    except RuntimeError as error:
-        code, reason = FAILED, error
     except (OSError, ValueError) as error:
         code, reason = REFUSED, error
     say("prove", reason)
@@ -197,16 +195,22 @@ def platform(flags: argparse.Namespace) -> list[str]:
 
 
 def prove_all(flags: argparse.Namespace, stop: StopSignal) -> bool:
-    """Every task with every seed; whether all of them are solved."""
+    """Every task with every seed; whether all of them are solved.
+
+    One that fails is said, and ends no other.
+    """
     cores = queue.SimpleQueue()
     for core in usable_cores():
         cores.put(core)
 
-    def work(job: tuple[str, int]) -> Result:
+    def work(job: tuple[str, int]) -> Result | None:
         name, seed = job
         core = cores.get()
         try:
             return prove(name, seed, flags, stop, core)
+        except RuntimeError as error:
+            say("prove", error)
+            return None
         finally:
             cores.put(core)
 
@@ -215,8 +219,9 @@ def prove_all(flags: argparse.Namespace, stop: StopSignal) -> bool:
     solved = True
     with ThreadPoolExecutor(cores.qsize()) as pool:
         for result in pool.map(work, jobs):
-            solved = solved and result.solved
-            print(result, flush=True)
+            solved = solved and result is not None and result.solved
+            if result is not None:
+                print(result, flush=True)
     return solved
 
 

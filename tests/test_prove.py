@@ -92,6 +92,23 @@ def test_a_training_that_fails_is_said_in_one_line(tmp_path):
     assert "other settings" in log.read_text()
 
 
+def test_a_training_that_fails_ends_no_other(
+    prove, tmp_path, monkeypatch, capsys
+):
+    def failing(name, seed, *_):
+        if (name, seed) == ("catch", 0):
+            raise RuntimeError("why")
+        return prove.Result(name, seed, 5.0, 0, 0, 0)
+
+    monkeypatch.setattr(prove, "prove", failing)
+    argv = ["catch", "--seeds", "9", "--logdir", str(tmp_path)]
+    assert prove.main(argv) == 1
+    said = capsys.readouterr()
+    assert said.err == "prove: why\n"
+    seeds = [x.split()[2] for x in said.out.splitlines()[1:]]
+    assert seeds == list("12345678")
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
