@@ -11,7 +11,6 @@ from dreamer.pages.charts import Line, chart
 from dreamer.pages.elements import Html, join, section, tag
 from dreamer.pages.films import films
 from dreamer.pages.read import Logdir
-from dreamer.pages.summary import Summary
 from dreamer.scores.table import short
 
 DREAMS = {
@@ -71,7 +70,7 @@ def _caption(path: Path, frames: int) -> str:
     return DREAMS[kind].format(frames=f"{frames:,}")
 
 
-def losses(found: Logdir, summary: Summary) -> Html:
+def losses(found: Logdir) -> Html:
     """Small charts of every loss, and of what tells whether it goes well."""
     title = "Losses"
     names = dict.fromkeys(
@@ -107,7 +106,7 @@ def _without(found: Logdir) -> str:
     updates = found.last("updates")
     if updates:
         return f"None of {updates:,.0f} updates has a finite loss."
-    return "No update is in metrics.jsonl yet."
+    return "No update is in metrics.jsonl."
 
 
 def _charts(found: Logdir, panels: dict[str, str]) -> Html:

@@ -59,7 +59,7 @@ def page(found: Logdir) -> str:
         results.scores(found, summary),
         evaluation.evaluations(found, summary),
         learning.dreams(found),
-        learning.losses(found, summary),
+        learning.losses(found),
         _plan(found, summary),
         origin(found),
         _files(found),
