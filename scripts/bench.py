@@ -15,6 +15,7 @@ dtype, a memory copy and a plain emulator loop, and results are shown as a
 share of those, so that figures of different machines can be compared.
 """
 
+import argparse
 import json
 import os
 import sys
@@ -34,12 +35,19 @@ from bench_agent import (  # noqa: E402
     bench_update,
     simulate,
 )
-from bench_data import bench_env, bench_replay, bench_save  # noqa: E402
-from bench_run import bench_run, bench_startup  # noqa: E402
+from bench_data import (  # noqa: E402
+    bench_env,
+    bench_replay,
+    bench_save,
+    check_atari,
+)
+from bench_run import bench_run, bench_startup, check_trains  # noqa: E402
 from bench_table import row  # noqa: E402
 
-from dreamer.command import say  # noqa: E402
-from dreamer.options import ConfigError  # noqa: E402
+from dreamer.command import Parser, say, whole_number  # noqa: E402
+from dreamer.config import Config  # noqa: E402
+from dreamer.options import ConfigError, shown  # noqa: E402
+from dreamer.places import home  # noqa: E402
 from dreamer.run.device import select_device  # noqa: E402
 from dreamer.run.faults import explain  # noqa: E402
 from dreamer.settings import load_or_exit  # noqa: E402
@@ -57,57 +65,18 @@ BENCHES = {
 
 def main(argv: list[str]) -> int:
     """Command line; returns the exit code."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
-    what, *rest = argv
-    if what != "all" and what not in BENCHES:
-        allowed = ", ".join([*BENCHES, "all"])
-        say("bench", f"{what!r} is not one of {allowed}")
-        return 2
     try:
-        name, rest = taken("--json", rest)
-        number, rest = taken("--devices", rest)
-        path, devices = Path(name) if name else None, 0
-        if number and (what != "update" or not number.isdecimal()):
-            raise ConfigError("--devices needs `update` and a whole number")
-        if number:
-            devices = int(number)
+        flags = parse(argv)
     except ConfigError as error:
         say("bench", error)
         return 2
-    if path and (
-        path.is_dir() or not os.access(path.absolute().parent, os.W_OK)
-    ):
-        say("bench", f"--json {path}: cannot write there")
-        return 2
-    if not any(x.partition("=")[0] == "--configs" for x in rest):
-        rest = ["--configs", "atari100k", "size1m", *rest]
-    config = load_or_exit(rest, "bench")
+    config = load_or_exit(flags.more, "bench")
     try:
-        if devices and config.jax.platform == "cpu":
-            simulate(devices)
-        dtype = select_device(config.jax)
-        device = jax.devices()[0].device_kind
-        print(f"{device}, {os.cpu_count()} cores, JAX {jax.__version__},")
-        print(f"{' '.join(rest)}, {dtype}; median (10%..90%)\n")
-        results: dict[str, Any] = {
-            "device": device,
-            "cores": os.cpu_count(),
-            "jax": jax.__version__,
-            "dtype": str(dtype),
-            "arguments": rest,
-        }
-        for name in BENCHES if what == "all" else [what]:
-            print(f"[{name}]")
-            extra = (rest,) if name == "startup" else ()
-            if name == "env" and "update" in results:
-                extra = (results["update"][1]["ms"],)
-            bench = bench_devices if devices else BENCHES[name]
-            extra = (devices,) if devices else extra
-            results[name] = bench(config, dtype, *extra)
-        if what == "all" and jax.default_backend() == "cpu":
-            row("everything on a GPU or TPU", "not measured", "none here")
+        if flags.what in ("env", "all"):
+            check_atari(config)
+        if flags.what in ("startup", "run", "all"):
+            check_trains(config)
+        results = measure(flags, config)
     except ConfigError as error:
         say("bench", error)
         return 2
@@ -117,26 +86,68 @@ def main(argv: list[str]) -> int:
             raise
         print(f"bench: {reason}", file=sys.stderr)
         return 1
-    if path:
-        path.write_text(json.dumps(results, indent=1))
+    if flags.json:
+        flags.json.write_text(json.dumps(results, indent=1))
     return 0
 
 
-def taken(flag: str, argv: list[str]) -> tuple[str, list[str]]:
-    """The value of a flag, "" if it is not given, and the other words.
+def parse(argv: list[str]) -> argparse.Namespace:
+    """What to measure, the flags of this program, and `more` for training.
 
     Raises:
-      ConfigError: it is given twice or has no value.
+      ConfigError: something is not as it should be.
     """
-    given = [x for x in argv if x.partition("=")[0] == flag]
-    if not given:
-        return "", argv
-    at = argv.index(given[0])
-    _, equals, value = given[0].partition("=")
-    value = value if equals else "".join(argv[at + 1 : at + 2])
-    if not value or value.startswith("--") or given[1:]:
-        raise ConfigError(f"{flag} needs one value")
-    return value, argv[:at] + argv[at + (1 if equals else 2) :]
+    parser = Parser("", __doc__)
+    parser.prog = "scripts/bench.py"
+    parser.usage = "%(prog)s WHAT [options] [flags of dreamer.train]"
+    about = "file for the numbers"
+    parser.add_argument("--json", type=home, metavar="FILE", help=about)
+    about = "compares an update on up to so many devices"
+    number = whole_number(1, 65536)
+    parser.add_argument("--devices", type=number, metavar="N", help=about)
+    flags, flags.more = parser.parse_known_args(argv or ["--help"])
+    flags.what, *flags.more = flags.more or [""]
+    if flags.what not in (*BENCHES, "all"):
+        allowed = ", ".join([*BENCHES, "all"])
+        raise ConfigError(f"{shown(flags.what)}: expected one of {allowed}")
+    if flags.devices and flags.what != "update":
+        raise ConfigError("--devices: expected with `update` alone")
+    path = flags.json
+    if path and (
+        path.is_dir() or not os.access(path.absolute().parent, os.W_OK)
+    ):
+        raise ConfigError(f"--json {path}: cannot write there")
+    if not any(x.partition("=")[0] == "--configs" for x in flags.more):
+        flags.more = ["--configs", "atari100k", "size1m", *flags.more]
+    return flags
+
+
+def measure(flags: argparse.Namespace, config: Config) -> dict[str, Any]:
+    """Runs the benchmarks that were asked for; what goes to the JSON file."""
+    if flags.devices and config.jax.platform == "cpu":
+        simulate(flags.devices)
+    dtype = select_device(config.jax)
+    device = jax.devices()[0].device_kind
+    print(f"{device}, {os.cpu_count()} cores, JAX {jax.__version__},")
+    print(f"{' '.join(flags.more)}, {dtype}; median (10%..90%)\n")
+    results: dict[str, Any] = {
+        "device": device,
+        "cores": os.cpu_count(),
+        "jax": jax.__version__,
+        "dtype": str(dtype),
+        "arguments": flags.more,
+    }
+    for name in BENCHES if flags.what == "all" else [flags.what]:
+        print(f"[{name}]")
+        extra = (flags.more,) if name == "startup" else ()
+        if name == "env" and "update" in results:
+            extra = (results["update"][1]["ms"],)
+        bench = bench_devices if flags.devices else BENCHES[name]
+        extra = (flags.devices,) if flags.devices else extra
+        results[name] = bench(config, dtype, *extra)
+    if flags.what == "all" and jax.default_backend() == "cpu":
+        row("everything on a GPU or TPU", "not measured", "none here")
+    return results
 
 
 if __name__ == "__main__":

@@ -38,8 +38,6 @@ def bench_env(
       dtype: Dtype of the latents that are stored with a step.
       update_ms: Time of one update on this machine, if it is known.
     """
-    if config.suite == "gym":
-        raise ConfigError(f"task={config.task}: env measures Atari games only")
     plain = plain_emulator_rate(config.task_name, config.action_repeat, 3000)
     line = row("plain emulator loop, steps/s", f"{plain:,.0f}", config.task)
     rows, costs = [line], {}
@@ -68,6 +66,16 @@ def bench_env(
     )
     needs = update_needs(config, costs[envs], stepping + storing, update_ms)
     return [*rows, line, *needs]
+
+
+def check_atari(config: Config) -> None:
+    """Refuses a task whose environments are not measured.
+
+    Raises:
+      ConfigError: One line.
+    """
+    if config.suite == "gym":
+        raise ConfigError(f"task={config.task}: env measures Atari games only")
 
 
 def update_needs(

@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PHASES = """
 import json, resource, sys, time
 start = time.perf_counter()
+from dataclasses import replace
 from dreamer.settings import load
 from dreamer.run import state
 imports = time.perf_counter()
@@ -43,7 +44,8 @@ def timed(config):
     environments = time.perf_counter() - begin
     return envs
 state.make_envs = timed
-with state.Run(load(sys.argv[1:])) as run:
+config = replace(load(sys.argv[2:]), logdir=sys.argv[1])
+with state.Run(config) as run:
     built = time.perf_counter()
     while not run.updates:
         run.act()
@@ -58,17 +60,16 @@ print(json.dumps([*parts, done - built, peak]))
 
 def bench_startup(config: Config, _: np.dtype, argv: Sequence[str]) -> Rows:
     """From the command to the first update, cold and with a warm cache."""
-    check_trains(config)
     names = "imports", "environments", "initialisation", "compilation"
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         env = dict(os.environ, PYTHONPATH=str(ROOT))
         env["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/cache"
         for state in ("cold", "warm cache"):
-            logdir = ["--logdir", f"{folder}/{state.split()[0]}"]
+            logdir = f"{folder}/{state.split()[0]}"
             start = time.perf_counter()
             done = subprocess.run(
-                [sys.executable, "-c", PHASES, *argv, *logdir],
+                [sys.executable, "-c", PHASES, logdir, *argv],
                 env=env,
                 capture_output=True,
                 text=True,
@@ -106,7 +107,6 @@ def bench_startup(config: Config, _: np.dtype, argv: Sequence[str]) -> Rows:
 def bench_run(config: Config, dtype: np.dtype) -> Rows:
     """A slice of training with everything in it, after the first updates."""
     del dtype
-    check_trains(config)
     with tempfile.TemporaryDirectory() as logdir:
         config = replace(config, logdir=logdir)
         with Run(config) as run:

@@ -26,7 +26,9 @@ from bench_agent import agent_for, random_batch, simulate  # noqa: E402
 from count_work import count_collectives, count_flops  # noqa: E402
 
 from dreamer.agent.layout import Layout  # noqa: E402
+from dreamer.command import Parser, say, whole_number  # noqa: E402
 from dreamer.config import Config  # noqa: E402
+from dreamer.options import ConfigError  # noqa: E402
 from dreamer.settings import load_or_exit  # noqa: E402
 
 PEAK = 989e12  # operations per second, dense bfloat16
@@ -34,28 +36,29 @@ SHARE = 0.5  # of it, which an update reaches
 LINK = 450e9  # bytes per second and direction between GPUs of one server
 NETWORK = 50e9  # the same per GPU between servers of eight
 SERVER = 8
-USAGE = "scaling: --devices needs a whole number of 2 or more"
 
 
 def main(argv: list[str]) -> int:
     """Command line; returns the exit code."""
-    if "--help" in argv or "-h" in argv or not argv:
-        print(__doc__)
-        return 0
-    devices = 8
-    if "--devices" in argv:
-        at = argv.index("--devices")
-        given = "".join(argv[at + 1 : at + 2])
-        if not given.isdecimal() or int(given) < 2:
-            print(USAGE, file=sys.stderr)
-            return 2
-        devices, argv = int(given), argv[:at] + argv[at + 2 :]
-    config = load_or_exit(argv, "scaling")
+    parser = Parser("", __doc__)
+    parser.prog = "scripts/scaling.py"
+    parser.usage = "%(prog)s [--devices N] [flags of dreamer.train]"
+    number = whole_number(2, 65536)
+    about = "devices to compile for (default: 8)"
+    parser.add_argument(
+        "--devices", type=number, default=8, metavar="N", help=about
+    )
+    try:
+        flags, more = parser.parse_known_args(argv or ["--help"])
+    except ConfigError as error:
+        say("scaling", error)
+        return 2
+    devices, config = flags.devices, load_or_exit(more, "scaling")
     if config.batch_size % devices:
-        print(
-            f"scaling: --devices {devices} cannot share batch_size="
+        say(
+            "scaling",
+            f"--devices {devices}: cannot share batch_size="
             f"{config.batch_size} evenly",
-            file=sys.stderr,
         )
         return 2
     simulate(devices)
