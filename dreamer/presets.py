@@ -95,9 +95,14 @@ def _expand(entries: Sequence[str], above: tuple[str, ...]) -> Iterator[Layer]:
         yield layer
 
 
+def is_file(entry: str) -> bool:
+    """Whether a word of `--configs` names a file, not a preset."""
+    return entry.endswith((".yaml", ".yml"))
+
+
 def _find(entry: str) -> Layer:
     """What one word of `--configs` stands for."""
-    if entry.endswith((".yaml", ".yml")):
+    if is_file(entry):
         path = Path(os.path.expanduser(entry))
         tree = _read(path)
         named = [name for name in presets() if name in tree]

@@ -128,7 +128,7 @@ def prepare(argv: Sequence[str]) -> Sweep:
     if flags.launcher == "slurm":
         slurm.check(folder)
     if flags.launcher == "k8s":
-        k8s.check(flags)
+        k8s.check(flags, entries)
     runs = expand(entries, changes, folder)
     record.check(record.read(folder), runs)
     trial.check(runs, flags.launcher)

@@ -52,6 +52,7 @@ def refusal(folder, *words):
         (["--partition", "a"], "--partition: only with --launcher slurm"),
         (["--concurrent", "2"], "only with --launcher slurm or k8s"),
         (["--launcher", "k8s"], "--launcher k8s: expected --image IMAGE"),
+        ([*K8S, "--configs", "my.yaml"], "--configs my.yaml: expected preset"),
         ([*K8S, "--mem", "1 G"], "--mem: 1 G: expected letters, digits"),
         ([*SLURM, "--time", "2h"], "--time: 2h: expected minutes, M:S, H:M:S"),
         ([*SLURM, "--time", "3"], "--time=3: expected more than 180 seconds"),

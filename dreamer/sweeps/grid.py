@@ -10,6 +10,7 @@ record.py, which keeps what was planned, and refuses that.
 import hashlib
 import itertools
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 from dreamer.config import Config
 from dreamer.envs.games import GAMES
 from dreamer.options import ConfigError, Setting, cut, parse, settings, shown
+from dreamer.presets import is_file
 from dreamer.scores.published import curves
 from dreamer.settings import load
 
@@ -97,8 +99,8 @@ def planned_run(folder: Path, name: str, arguments: Sequence[str]) -> Run:
 
 def _whole_path(entry: str) -> str:
     """Files of settings are found from any folder; presets are names."""
-    is_file = entry.endswith((".yaml", ".yml"))
-    return str(Path(entry).expanduser().absolute()) if is_file else entry
+    whole = os.path.abspath(os.path.expanduser(entry))
+    return whole if is_file(entry) else entry
 
 
 def _values(flags: Mapping[str, str], suite: str) -> dict[str, list[Any]]:

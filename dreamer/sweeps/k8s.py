@@ -10,6 +10,8 @@ lies there, its runs are left to it. Next: `dreamer/sweep.py`.
 import argparse
 import hashlib
 import io
+import json
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -18,7 +20,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from dreamer.options import ConfigError
+from dreamer.options import ConfigError, cut
+from dreamer.presets import is_file
 from dreamer.sweeps.grid import Run
 from dreamer.sweeps.local import INTERRUPTED, REFUSED, RETRIES
 from dreamer.sweeps.record import Manifest, Record
@@ -30,18 +33,33 @@ GRACE = 120  # seconds from SIGTERM to SIGKILL; a run saves in some of them
 USER = 1000  # of the image that docker/Dockerfile makes
 COMMANDS = "/sweep"  # where a pod sees the commands of all runs
 NAME = 63  # characters of a name; pods append 11 of them
+# Bytes of commands: `kubectl apply` keeps what it applied in an annotation,
+# which may have 262,144.
+LARGEST = 260_000
 
 
-def check(flags: argparse.Namespace) -> None:
+def check(flags: argparse.Namespace, entries: Sequence[str]) -> None:
     """Sees that nothing is missing that a manifest has to name.
 
+    Args:
+      flags: Flags of the command line, see flags.py.
+      entries: Words that follow `--configs`.
+
     Raises:
-      ConfigError: a flag is missing.
+      ConfigError: a flag is missing, or pods would miss a file.
     """
     for name, what in (("image", "IMAGE"), ("pvc", "NAME")):
         if getattr(flags, name) is None:
             raise ConfigError(
                 f"--launcher k8s: expected --{name} {what} with it"
+            )
+    folder = os.path.abspath(flags.logdir)
+    for entry in entries:
+        path = Path(os.path.abspath(os.path.expanduser(entry)))
+        if is_file(entry) and not path.is_relative_to(folder):
+            raise ConfigError(
+                f"--configs {cut(entry)}: expected presets or files in"
+                " --logdir; a pod sees no others"
             )
 
 
@@ -51,6 +69,7 @@ def submit(
     """Writes a manifest, and records which runs are in it.
 
     Raises:
+      ConfigError: there are too many runs.
       OSError: a file cannot be written.
     """
     number = len(record.manifests)
@@ -88,6 +107,9 @@ def manifest(
 
     Each of a folder has its own number in its name: a Job that has ended is
     not started again by a manifest of the same name.
+
+    Raises:
+      ConfigError: kubectl would refuse it, for so many runs.
     """
     commands = {
         f"run-{index}": f"exec {shlex.join([*ENTRY, *run.command[1:]])}\n"
@@ -105,6 +127,13 @@ def manifest(
         "metadata": {"name": name},
         "data": commands,
     }
+    size = len(json.dumps(config_map))
+    if size > LARGEST:
+        raise ConfigError(
+            f"{len(runs)} runs: their commands take {size:,} bytes of a"
+            f" ConfigMap, expected at most {LARGEST:,}; ask for fewer runs at"
+            " a time"
+        )
     job = {
         "apiVersion": "batch/v1",
         "kind": "Job",

@@ -207,4 +207,24 @@ def test_what_a_manifest_has_to_name(missing):
     at = ASKED.index(f"--{missing}")
     flags = parse([*ASKED[:at], *ASKED[at + 2 :]])[0]
     with pytest.raises(ConfigError, match=f"expected --{missing} "):
-        k8s.check(flags)
+        k8s.check(flags, [])
+
+
+def test_a_pod_sees_presets_and_files_of_the_sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = parse([*ASKED, "--logdir", "sweep"])[0]
+    k8s.check(flags, ["debug", "sweep/mine.yaml", f"{tmp_path}/sweep/a.yml"])
+    for path in ("mine.yaml", "sweep/../mine.yaml", "~/sweep/mine.yml"):
+        with pytest.raises(ConfigError, match=f"--configs {path}: expected"):
+            k8s.check(flags, ["debug", path])
+
+
+def test_more_runs_than_kubectl_takes_are_refused(tmp_path, monkeypatch):
+    """It keeps the ConfigMap, as JSON, in an annotation of its own."""
+    config_map, _ = documents(manifest(tmp_path))
+    size = len(json.dumps(config_map))
+    monkeypatch.setattr(k8s, "LARGEST", size)
+    assert manifest(tmp_path)
+    monkeypatch.setattr(k8s, "LARGEST", size - 1)
+    with pytest.raises(ConfigError, match=f"2 runs: .* {size:,} bytes of a"):
+        manifest(tmp_path)
