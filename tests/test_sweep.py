@@ -1,5 +1,6 @@
 """The command: plans, refuses, starts runs, shows and becomes them."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dreamer import sweep
-from dreamer.settings import load
+from dreamer.settings import load, save
 from dreamer.status import Status
 from dreamer.sweeps import grid, output, record, standing
 from tests.refusals import files, outcome
@@ -189,6 +190,21 @@ def test_folders_that_cannot_be_used(tmp_path, monkeypatch):
     assert "without { }" in refusal(tmp_path / "{timestamp}")
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert f"{tmp_path} is not writable" in refusal(tmp_path / "a")
+
+
+def test_only_the_folder_of_the_sweep_has_to_be_in_reach(
+    tmp_path, monkeypatch
+):
+    """Neither ~/logdir, nor where the sweep was before it was moved."""
+    monkeypatch.setenv("HOME", "/dev/null")
+    argv = [*DEBUG, "--logdir", str(tmp_path)]
+    assert sweep.main([*argv, "--dry-run"]) == 0
+    logdir = tmp_path / "gym_CartPole-v1-0"
+    logdir.mkdir()
+    config = load([*DEBUG, "--logdir", str(logdir)])
+    moved = dataclasses.replace(config, logdir="/dev/null/sweep/a-0")
+    save(moved, logdir / "config.yaml")
+    assert sweep.main([*argv, "--dry-run"]) == 0
 
 
 def test_a_record_that_is_damaged(tmp_path):

@@ -67,12 +67,12 @@ def expand(
         or there are too many runs.
     """
     configs = ["--configs", *map(_whole_path, entries)] if entries else []
-    values = _values(flags, load(configs).suite)
+    plain = load([*configs, "--logdir", str(folder)])
+    values = _values(flags, plain.suite)
     count = math.prod(len(x) for x in values.values())
     if count > MOST:
         raise ConfigError(f"{count} runs: expected at most {MOST}")
-    for key in ("task", "seed"):
-        values.setdefault(key, [settings(load(configs))[key].value])
+    values = {"task": [plain.task], "seed": [plain.seed], **values}
     inner = sorted(values.keys() - {"task", "seed"})
     grid = [key for key in inner if len(values[key]) > 1]
     order = ["seed", "task", *inner]

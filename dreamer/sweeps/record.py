@@ -138,13 +138,11 @@ def check(record: Record, runs: Iterable[Run]) -> None:
     """
     runs = list(runs)
     for run in runs:
-        settings = Path(run.config.logdir) / "config.yaml"
         entry = record.runs.get(run.name)
-        if settings.exists():
-            check_resume(load(["--configs", str(settings)]), run.config)
-        elif entry and entry.arguments != list(run.arguments):
-            planned = [*entry.arguments, "--logdir", run.config.logdir]
-            check_resume(load(planned), run.config)
+        planned = entry.arguments if entry else list(run.arguments)
+        began = Path(run.config.logdir) / "config.yaml"
+        if began.exists() or planned != list(run.arguments):
+            check_resume(_settings(record, run.name, planned), run.config)
     _check_twins(record, [x for x in runs if x.name not in record.runs])
 
 
@@ -152,10 +150,8 @@ def _check_twins(record: Record, new: Iterable[Run]) -> None:
     """What a name says depends on the command, see grid.py."""
     names = {_but_for_logdir(x.config): x.name for x in new}
     for name, entry in record.runs.items() if names else ():
-        settings = record.folder / name / "config.yaml"
-        began = ["--configs", str(settings)]
         try:
-            found = load(began if settings.exists() else entry.arguments)
+            found = _settings(record, name, entry.arguments)
         except ConfigError:  # of files that are gone: nobody knows
             continue
         if twin := names.get(_but_for_logdir(found)):
@@ -163,6 +159,15 @@ def _check_twins(record: Record, new: Iterable[Run]) -> None:
                 f"{twin}: is the same run as {name}, which {record.folder} has"
                 " already; leave it out, or take another --logdir"
             )
+
+
+def _settings(record: Record, name: str, planned: Iterable[str]) -> Config:
+    """Those that a run began with, or else is to begin with."""
+    logdir = record.folder / name
+    began = logdir / "config.yaml"
+    words = ["--configs", str(began)] if began.exists() else planned
+    # That in the file may be out of reach, if the folder was moved.
+    return load([*words, "--logdir", str(logdir)])
 
 
 def _but_for_logdir(config: Config) -> Config:

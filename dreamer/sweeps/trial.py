@@ -48,7 +48,9 @@ def _try(runs: Sequence[Run], seconds: float) -> str:
     try:
         done = subprocess.run(
             [sys.executable, "-m", __name__],
-            input=json.dumps([x.arguments for x in runs]),
+            input=json.dumps(
+                [[*x.arguments, "--logdir", x.config.logdir] for x in runs]
+            ),
             capture_output=True,
             text=True,
             errors="replace",
