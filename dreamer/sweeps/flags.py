@@ -11,7 +11,7 @@ from typing import Any
 
 from dreamer.command import Parser, unknown_flag, whole_number
 from dreamer.config import Config
-from dreamer.options import ConfigError, settings, shown
+from dreamer.options import WORDS, ConfigError, settings, shown
 from dreamer.places import home
 from dreamer.settings import split_flags
 
@@ -38,10 +38,14 @@ is done or going on and goes on with the rest. Other commands may add runs.
 
 
 def _hours(text: str) -> float:
-    number = float(text)
-    if not 0 < number < 1e6:
-        raise argparse.ArgumentTypeError(f"{text}: expected more than 0")
-    return number
+    try:
+        if 0 < (number := float(text)) < 1e6:
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(
+        f"{shown(text)}: expected a number > 0 and < 1e6"
+    )
 
 
 def _word(text: str) -> str:
@@ -174,7 +178,7 @@ def parse(
     entries, changes = split_flags(rest, known)
     for key in changes:
         if key not in known and "." not in key:
-            names = [*known, *parser.names()]
+            names = [*known, *parser.names(), *WORDS]
             unknown_flag(key, names, "flag or setting")
     for name, flag in FLAGS.items():
         given = getattr(flags, name.replace("-", "_")) is not None
