@@ -352,6 +352,17 @@ def test_status_says_why_runs_failed(tmp_path, capsys):
     assert out[4] == "3 runs: 2 failed, 1 waiting"
 
 
+@pytest.mark.parametrize("steps", ['"x"', "[1]", "Infinity", "-1", "9" * 400])
+def test_status_bears_with_what_no_run_writes(tmp_path, capsys, steps):
+    found = record.Record(tmp_path, {"a-0": record.Entry([])})
+    found.write()
+    (tmp_path / "a-0").mkdir()
+    text = f'{{"state": "failed", "time": 1, "steps": {steps}}}'
+    (tmp_path / "a-0" / "status.json").write_text(text)
+    assert sweep.main(["status", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.split("\n")[1].startswith("a-0  failed")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -19,6 +19,7 @@ from dreamer.sweeps import output
 DONE, RUNNING, WAITING = "done", "running", "waiting"
 INTERRUPTED, FAILED, LOST = "interrupted", "failed", "lost"
 QUEUED = "queued"  # in a cluster's queue, which look() does not ask
+MOST = 1e15  # steps, see dreamer/config.py
 STATES = (DONE, RUNNING, QUEUED, INTERRUPTED, FAILED, LOST, WAITING)
 
 
@@ -45,6 +46,11 @@ class Standing:
         return _whole(self.values.get("policy_steps"))
 
     @property
+    def steps(self) -> int:
+        """Of the whole run; 0 if it does not say."""
+        return _whole(self.values.get("steps"))
+
+    @property
     def steps_per_second(self) -> float | None:
         """Since its last start; None before the first update.
 
@@ -61,7 +67,9 @@ class Standing:
 
 
 def _whole(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) else 0
+    """A count; 0 for what no run writes, which a file may hold still."""
+    known = isinstance(value, int | float) and 0 <= value <= MOST
+    return int(value) if known else 0
 
 
 def look(logdir: Path, steps: int | None = None) -> Standing:

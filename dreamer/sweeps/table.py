@@ -54,7 +54,7 @@ def rows(standings: Mapping[str, Standing]) -> list[str]:
 
 def _row(name: str, standing: Standing) -> tuple[str, ...]:
     values = standing.values
-    done, total = standing.policy_steps, values.get("steps") or 0
+    done, total = standing.policy_steps, standing.steps
     steps = f"{done:,}/{total:,}" if values else "-"
     share = f"{done / total:.0%}" if total else ""
     speed = standing.steps_per_second
@@ -174,8 +174,8 @@ def progress(local: Local, table: bool) -> str:
     if table and standings:
         return "\n".join([*rows(standings), line])
     shares = [
-        f"{name} {x.policy_steps / x.values['steps']:.0%}"
+        f"{name} {x.policy_steps / x.steps:.0%}"
         for name, x in standings.items()
-        if x.values.get("steps")
+        if x.steps
     ]
     return f"{line}  {'  '.join(shares)}".rstrip()
