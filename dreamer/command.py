@@ -18,13 +18,17 @@ class Parser(argparse.ArgumentParser):
     """Refuses by an exception, which the program makes one line of.
 
     Args:
-      program: Name of the module, as after `python -m`.
+      command: What a person types before the flags.
       description: Text that `--help` prints as it is.
+      usage: First line of `--help`, where that is not all the flags.
     """
 
-    def __init__(self, program: str, description: str) -> None:
+    def __init__(
+        self, command: str, description: str, usage: str | None = None
+    ) -> None:
         super().__init__(
-            prog=f"python -m {program}",
+            prog=command,
+            usage=usage,
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,

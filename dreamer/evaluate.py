@@ -113,7 +113,7 @@ def program() -> NoReturn:
 
 
 def _parser() -> Parser:
-    parser = Parser(PROGRAM, DESCRIPTION)
+    parser = Parser(f"python -m {PROGRAM}", DESCRIPTION)
     add = parser.add_argument
     about = "a run's folder, or that of one checkpoint, copied anywhere"
     add("--logdir", metavar="DIR", type=home, required=True, help=about)

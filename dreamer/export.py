@@ -63,7 +63,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
       ConfigError: one is wrong.
     """
-    parser = Parser(PROGRAM, DESCRIPTION)
+    parser = Parser(f"python -m {PROGRAM}", DESCRIPTION)
     add = parser.add_argument
     about = "a run's folder, or that of one checkpoint"
     add("--logdir", metavar="DIR", type=home, required=True, help=about)

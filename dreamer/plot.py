@@ -39,7 +39,7 @@ KINDS = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(PROGRAM, DESCRIPTION)
+    parser = Parser(f"python -m {PROGRAM}", DESCRIPTION)
     add = parser.add_argument
     add(
         "dirs",

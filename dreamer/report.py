@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
       SystemExit: Code 2, after one line, if there is nothing to write.
     """
-    parser = Parser(PROGRAM, DESCRIPTION)
+    parser = Parser(f"python -m {PROGRAM}", DESCRIPTION)
     parser.add_argument(
         "dirs",
         metavar="DIR",

@@ -97,9 +97,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     Raises:
       ConfigError: something is not as it should be.
     """
-    parser = Parser("", __doc__)
-    parser.prog = "scripts/bench.py"
-    parser.usage = "%(prog)s WHAT [options] [flags of dreamer.train]"
+    usage = "%(prog)s WHAT [options] [flags of dreamer.train]"
+    parser = Parser("scripts/bench.py", __doc__, usage)
     about = "file for the numbers"
     parser.add_argument("--json", type=home, metavar="FILE", help=about)
     about = "compares an update on up to so many devices"

@@ -152,9 +152,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
       ConfigError: something is not as it should be.
     """
-    parser = Parser("", DESCRIPTION)
-    parser.prog = "scripts/prove.py"
-    parser.usage = "%(prog)s [TASK ...] [options] [flags of dreamer.train]"
+    usage = "%(prog)s [TASK ...] [options] [flags of dreamer.train]"
+    parser = Parser("scripts/prove.py", DESCRIPTION, usage)
     add = parser.add_argument
     count = whole_number(1, 10**9 - 1)
     about = "seeds of each, from 0 on (default: 1)"

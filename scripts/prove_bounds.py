@@ -115,8 +115,7 @@ def main(argv: Sequence[str]) -> int:
         " compares\nwith, and what random actions score when they are played"
         " again. A minute."
     )
-    parser = Parser("", about)
-    parser.prog = "scripts/prove_bounds.py"
+    parser = Parser("scripts/prove_bounds.py", about)
     try:
         parser.parse_args(argv)
     except ValueError as error:

@@ -82,8 +82,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     Raises:
       ConfigError: something is not as it should be.
     """
-    parser = Parser("", DESCRIPTION)
-    parser.prog = "scripts/reproduce"
+    parser = Parser("scripts/reproduce", DESCRIPTION)
     add = parser.add_argument
     count = whole_number(1, 10**6 - 1)
     add("benchmark", choices=BENCHMARKS)

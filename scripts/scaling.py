@@ -40,9 +40,8 @@ SERVER = 8
 
 def main(argv: list[str]) -> int:
     """Command line; returns the exit code."""
-    parser = Parser("", __doc__)
-    parser.prog = "scripts/scaling.py"
-    parser.usage = "%(prog)s [--devices N] [flags of dreamer.train]"
+    usage = "%(prog)s [--devices N] [flags of dreamer.train]"
+    parser = Parser("scripts/scaling.py", __doc__, usage)
     number = whole_number(2, 65536)
     about = "devices to compile for (default: 8)"
     parser.add_argument(

@@ -11,7 +11,7 @@ from dreamer.places import given, home
 
 @pytest.fixture
 def parser():
-    made = Parser("dreamer.nothing", "Does nothing.")
+    made = Parser("nothing", "Does nothing.")
     made.add_argument("dirs", nargs="*", type=home)
     made.add_argument("--window", type=whole_number(2, 50))
     return made

@@ -141,7 +141,7 @@ FLAGS = {
 
 
 def _parser() -> Parser:
-    parser = Parser(PROGRAM, DESCRIPTION)
+    parser = Parser(f"python -m {PROGRAM}", DESCRIPTION)
     add = parser.add_argument
     about = "folder of the sweep; each run has one in it"
     add("--logdir", metavar="DIR", type=home, required=True, help=about)
