@@ -52,6 +52,22 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{shown(rest[0])}: expected no such argument")
         return flags
 
+    def parse_known_args(
+        self,
+        args: Sequence[str] | None = None,
+        namespace: Any = None,
+    ) -> tuple[Any, list[str]]:
+        """As of any parser, which makes a list, not text, of `--flag=--`.
+
+        Raises:
+          ConfigError: A flag is wrong.
+        """
+        words = sys.argv[1:] if args is None else args
+        for word in words:
+            if word.startswith("--") and word.endswith("=--"):
+                self.error(f"{shown(word)}: expected another value than --")
+        return super().parse_known_args(words, namespace)
+
     def names(self) -> list[str]:
         """All flags, without their dashes."""
         words = [x for action in self._actions for x in action.option_strings]

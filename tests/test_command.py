@@ -34,6 +34,8 @@ def test_what_is_right_is_read(parser, tmp_path):
         ("--window 51", "--window: 51: expected a whole number from 2 to 50"),
         ("--window 1e1", "--window: 1e1: expected a whole number from 2"),
         ("--window", "--window: expected one argument"),
+        ("--window --", "--window: expected one argument"),
+        ("--window=--", "--window=--: expected another value than --"),
     ],
 )
 def test_what_is_wrong_is_one_line(parser, words, line):
