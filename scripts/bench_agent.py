@@ -69,6 +69,14 @@ def random_batch(agent: Agent, config: Config) -> dict[str, jax.Array]:
     return jax.device_put(batch)
 
 
+def update_shapes(agent: Agent, config: Config) -> tuple[Any, Any, Any]:
+    """Shapes of what an update takes: state, batch and key."""
+    batch, key = jax.eval_shape(
+        lambda: (random_batch(agent, config), jax.random.key(0))
+    )
+    return agent.state_shapes, batch, key
+
+
 def bench_update(config: Config, dtype: np.dtype) -> Rows:
     """One gradient update, whole and in parts."""
     peak = matmul_peak(dtype)

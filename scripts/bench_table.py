@@ -31,10 +31,10 @@ class Clock:
             times.append(time.perf_counter() - before)
         self.low, self.median, self.high = np.percentile(times, [10, 50, 90])
 
-    def text(self, unit: float = 1e3) -> str:
-        """Median and spread, in milliseconds unless told."""
+    def text(self) -> str:
+        """Median and spread, in milliseconds."""
         low, middle, high = (
-            f"{x * unit:.3g}" for x in (self.low, self.median, self.high)
+            f"{x * 1e3:.3g}" for x in (self.low, self.median, self.high)
         )
         return f"{middle} ({low}..{high})"
 

@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-from bench_agent import agent_for, random_batch  # noqa: E402
+from bench_agent import agent_for, update_shapes  # noqa: E402
 from count_work import count_flops, count_launches  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 
@@ -109,13 +109,9 @@ def compile_update(config: Config) -> tuple[jax.stages.Compiled, int]:
     # What is chosen by the backend goes by the device that is compiled for.
     with mock.patch.object(convolve, "on_one_cpu", return_value=False):
         agent = agent_for(config, np.dtype(jnp.bfloat16))
-        batch, key = jax.eval_shape(
-            lambda: (random_batch(agent, config), jax.random.key(0))
-        )
-        shapes = (agent.state_shapes, batch, key)
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
-            shapes,
+            update_shapes(agent, config),
         )
         flops = count_flops(agent.update, *shapes)
         return agent.update.trace(*shapes).lower().compile(), flops

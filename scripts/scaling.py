@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
-from bench_agent import agent_for, random_batch, simulate  # noqa: E402
+from bench_agent import agent_for, simulate, update_shapes  # noqa: E402
 from count_work import count_collectives, count_flops  # noqa: E402
 
 from dreamer.agent.layout import Layout  # noqa: E402
@@ -72,28 +72,24 @@ def exchanged(config: Config, devices: int) -> None:
     for name, fsdp in (("data", False), ("fsdp", True)):
         layout = Layout(jax.devices()[:devices], fsdp)
         agent = agent_for(config, np.dtype(np.float32), layout)
-        shapes = agent.state_shapes
-        batch = jax.eval_shape(lambda agent=agent: random_batch(agent, config))
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        compiled = agent.update.lower(shapes, batch, key).compile()
+        shapes = update_shapes(agent, config)
+        compiled = agent.update.lower(*shapes).compile()
         found = count_collectives(compiled)
         numbers = ", ".join(
             f"{kind} {count / 1e6:,.1f}"
             for kind, count in found.items()
             if count
         )
-        params = sum(x.size * 4 for x in jax.tree.leaves(shapes.params))
+        params = sum(x.size * 4 for x in jax.tree.leaves(shapes[0].params))
         print(f"  {name}: {numbers}; parameters are {params / 1e6:,.1f}")
 
 
 def on_paper(config: Config) -> None:
     """Prints the time of an update on 1, 8 and 64 GPUs at best."""
     agent = agent_for(config, np.dtype(np.float32))
-    shapes = agent.state_shapes
-    batch = jax.eval_shape(lambda: random_batch(agent, config))
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    flops = count_flops(agent.update, shapes, batch, key)
-    params = sum(x.size * 4 for x in jax.tree.leaves(shapes.params))
+    shapes = update_shapes(agent, config)
+    flops = count_flops(agent.update, *shapes)
+    params = sum(x.size * 4 for x in jax.tree.leaves(shapes[0].params))
     each = flops / config.batch_size
     print(
         f"On paper, float32 gradients, {flops / 1e12:.2f} TFLOP per update of"

@@ -40,18 +40,16 @@ UPDATE = {"size1m": 89.0848, "size12m": 1128.7700}
 KERNELS = 4760
 
 
-def shapes(size, dtype=np.float32):
+def update_of(size, dtype=np.float32):
     config = load(["--configs", "atari100k", size, "--logdir", "unused"])
     agent = bench_agent.agent_for(config, np.dtype(dtype))
-    state = agent.state_shapes
-    batch = jax.eval_shape(lambda: bench_agent.random_batch(agent, config))
-    return agent, state, batch
+    return agent.update, bench_agent.update_shapes(agent, config)
 
 
 @pytest.mark.parametrize("size", UPDATE)
 def test_an_update_computes_what_it_did(size):
-    agent, state, batch = shapes(size)
-    flops = count_flops(agent.update, state, batch, jax.random.key(0))
+    update, shapes = update_of(size)
+    flops = count_flops(update, *shapes)
     assert flops / 1e9 == pytest.approx(UPDATE[size], rel=1e-3)
 
 
@@ -63,9 +61,8 @@ def test_time_loops_do_only_what_has_to_follow_in_time(monkeypatch):
     computed for all steps at once; and no loop casts kernels at every step.
     """
     monkeypatch.setattr(convolve, "on_one_cpu", lambda: False)
-    agent, state, batch = shapes("size1m", jnp.bfloat16)
-    key = jax.random.key(0)
-    found = list(loops(jax.make_jaxpr(agent.update)(state, batch, key).jaxpr))
+    update, shapes = update_of("size1m", jnp.bfloat16)
+    found = list(loops(jax.make_jaxpr(update)(*shapes).jaxpr))
     time_loops = [loop for loop in found if matrices(loop)]
     assert len(time_loops) == 3
     by_length = {
