@@ -14,7 +14,6 @@ from dreamer.config import Config
 from dreamer.sweeps.grid import Run
 from dreamer.sweeps.record import Record
 from dreamer.sweeps.standing import Standing, look
-from dreamer.train_ratio import schedule
 
 # Parameters per square of the recurrent state's width: of all size* presets
 # within a quarter, as their other widths grow with it.
@@ -64,11 +63,6 @@ def disk_bytes(config: Config, accelerator: bool) -> int:
     parameters = PARAMETERS_PER_DETER * config.agent.dyn.rssm.deter**2
     checkpoints = CHECKPOINTS * CHECKPOINT_BYTES * parameters
     return replay_bytes(config, accelerator) + checkpoints
-
-
-def updates(config: Config) -> int:
-    """Of a whole run."""
-    return schedule(config).total_updates
 
 
 def _kind(arguments: Sequence[str]) -> tuple[str, ...]:

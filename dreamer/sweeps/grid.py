@@ -20,7 +20,7 @@ from typing import Any
 
 from dreamer.config import Config
 from dreamer.envs.games import GAMES
-from dreamer.options import ConfigError, Setting, cut, parse, settings, shown
+from dreamer.options import ConfigError, cut, parse, settings, shown
 from dreamer.presets import is_file
 from dreamer.scores.published import curves
 from dreamer.settings import load
@@ -115,16 +115,14 @@ def _values(flags: Mapping[str, str], suite: str) -> dict[str, list[Any]]:
         if key == "task":
             words = [task for x in words for task in _tasks(x, suite)]
         # `load` refuses what is unknown, and names the nearest key.
-        found[key] = [_parsed(known[key], x) if several else x for x in words]
+        # Values as they are meant: 1e3 and 1000 are the same run.
+        if several:
+            words = [parse(known[key], x, "--") for x in words]
+        found[key] = words
         for value, times in Counter(found[key]).items():
             if times > 1:
                 raise ConfigError(f"--{key}: {shown(value)} is given twice")
     return found
-
-
-def _parsed(setting: Setting, text: str) -> Any:
-    """A value as it is meant: 1e3 and 1000 are the same run."""
-    return parse(setting, text, "--")
 
 
 def _tasks(word: str, suite: str) -> list[str]:

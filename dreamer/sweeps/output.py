@@ -44,22 +44,18 @@ def is_held(logdir: Path) -> bool:
     Raises:
       OSError: the file is there and cannot be read.
     """
-    try:
-        with path_of(logdir).open("rb") as file:
-            return try_lock(file.fileno(), fcntl.LOCK_SH) is False
-    except FileNotFoundError:
-        return False
+    return try_shared(path_of(logdir)) is False
 
 
-def has_locks(path: Path) -> bool:
-    """Whether the file system has any; as far as a file there can tell.
+def try_shared(path: Path) -> bool | None:
+    """Whether nobody has locked a file; None if its file system has no locks.
 
     Raises:
       OSError: the file is there and cannot be read.
     """
     try:
         with path.open("rb") as file:
-            return try_lock(file.fileno(), fcntl.LOCK_SH) is not None
+            return try_lock(file.fileno(), fcntl.LOCK_SH)
     except FileNotFoundError:
         return True
 

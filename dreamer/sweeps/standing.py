@@ -112,7 +112,7 @@ def look(logdir: Path, steps: int | None = None) -> Standing:
 
 def _is_alive(logdir: Path, values: dict[str, Any]) -> bool:
     """Whether a process of this machine is the run, where no lock says so."""
-    if output.has_locks(logdir / lock.FILE):
+    if output.try_shared(logdir / lock.FILE) is not None:
         return False
     pid = values.get("pid")
     return isinstance(pid, int) and pid > 0 and lock.process_lives(pid)

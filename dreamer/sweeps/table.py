@@ -25,6 +25,7 @@ from dreamer.sweeps.standing import (
     Standing,
     look,
 )
+from dreamer.train_ratio import schedule
 from dreamer.units import duration, in_bytes
 
 OVER = (DONE, RUNNING, QUEUED)  # for those who start runs
@@ -124,8 +125,9 @@ def plan(
 
 
 def _updates_left(planned: Planned) -> int:
-    share = planned.steps_left / planned.run.config.run.steps
-    return round(estimate.updates(planned.run.config) * share)
+    config = planned.run.config
+    share = planned.steps_left / config.run.steps
+    return round(schedule(config).total_updates * share)
 
 
 def _time(
