@@ -40,7 +40,8 @@ def saved_steps(directory: Path) -> set[int]:
 def folder_of(directory: Path, policy_steps: int) -> Path:
     """Where one of them is."""
     path = directory / str(policy_steps)
-    return path if path.exists() else path.with_suffix(REPLACED)
+    # A link that leads nowhere is one too, if not one that can be used.
+    return path if os.path.lexists(path) else path.with_suffix(REPLACED)
 
 
 class Shelf:
@@ -116,7 +117,7 @@ class Shelf:
         """
         files.sync_directory(folder)
         target = self.directory / str(policy_steps)
-        if target.exists():
+        if os.path.lexists(target):
             target.rename(target.with_suffix(REPLACED))
         folder.rename(target)
         files.sync_directory(self.directory)

@@ -7,6 +7,7 @@ archive.py for what is in it.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,7 +83,7 @@ def look_at(
                 )
             return use(snapshot, home)
         except Damaged as error:
-            if path.exists():
+            if os.path.lexists(path):
                 hint = "" if path == place else "; --checkpoint takes another"
                 raise ConfigError(f"{error}{hint}") from None
 

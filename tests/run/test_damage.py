@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -171,6 +172,17 @@ def test_a_damaged_older_checkpoint_stops_no_run(two):
     save(two, 40)
     assert names(two) == {"30", "40"}
     assert_nothing_left_over(two)
+
+
+@pytest.mark.parametrize("step", [10, 20])
+def test_a_link_that_leads_nowhere_stops_no_run(two, step):
+    """As where somebody moved a checkpoint, and then lost it."""
+    shutil.rmtree(two / "ckpt" / str(step))
+    (two / "ckpt" / str(step)).symlink_to(two / "nowhere")
+    assert restored(two)[2]["policy_steps"] == 30 - step
+    for new in (20, 30, 40):
+        save(two, new)
+    assert {x for x in names(two) if x.isdigit()} == {"30", "40"}
 
 
 @pytest.fixture

@@ -106,3 +106,12 @@ def test_folders_without_a_checkpoint(logdir, tmp_path):
     shutil.rmtree(logdir / "ckpt" / "300")
     with pytest.raises(ConfigError, match="has no checkpoint yet"):
         snapshot.locate(logdir, None)
+
+
+def test_a_link_that_leads_nowhere_is_not_waited_for(logdir):
+    (logdir / "ckpt" / "400").symlink_to(logdir / "nowhere")
+    line = r"ckpt/400/meta\.json: cannot read it .*; --checkpoint takes"
+    with pytest.raises(ConfigError, match=line):
+        snapshot.look_at(logdir, None, {}, lambda found, home: found)
+    found = snapshot.look_at(logdir, 300, {}, lambda found, home: found)
+    assert found.policy_steps == 300
