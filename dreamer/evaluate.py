@@ -29,7 +29,7 @@ from dreamer.options import (
 )
 from dreamer.places import home
 from dreamer.run import threads
-from dreamer.run.episodes import Episode, Evaluation
+from dreamer.run.episodes import Evaluation, Played
 from dreamer.run.faults import explain
 from dreamer.run.films import Films
 from dreamer.run.policy import LENGTH, MODES, Policy, load
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(_describe(job), flush=True)
             began = time.monotonic()
             episodes = play(job, stop)
-            if stop.received:
+            if len(episodes) < job.flags.episodes:
                 say(PROGRAM, "interrupted; no scores are written")
                 return INTERRUPTED
             found = _results(job, episodes, time.monotonic() - began)
@@ -259,7 +259,7 @@ def _describe(job: Job) -> str:
     )
 
 
-def play(job: Job, stop: StopSignal) -> Sequence[Episode]:
+def play(job: Job, stop: StopSignal) -> Sequence[Played]:
     """The episodes, or those that ended before a signal came.
 
     Raises:
@@ -295,7 +295,7 @@ def play(job: Job, stop: StopSignal) -> Sequence[Episode]:
 
 
 def _results(
-    job: Job, episodes: Sequence[Episode], seconds: float
+    job: Job, episodes: Sequence[Played], seconds: float
 ) -> dict[str, Any]:
     """The contents of the file."""
     films = _paths(job.flags.video, job.out)

@@ -17,6 +17,7 @@ import pytest
 
 from dreamer import evaluate
 from dreamer.run.checkpoint import Checkpoints
+from dreamer.run.episodes import Evaluation
 from dreamer.scores.evaluation_file import read_evaluation
 from dreamer.video import Film
 from tests.refusals import files, outcome
@@ -258,6 +259,21 @@ def test_a_signal_ends_it_and_leaves_films_at_most(pong, tmp_path, number):
     )
     assert not list(tmp_path.rglob("*.partial"))
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_signal_in_the_last_step_takes_no_score_away(
+    cartpole, tmp_path, monkeypatch
+):
+    step = Evaluation.step
+
+    def interrupted(evaluation):
+        step(evaluation)
+        if evaluation.finished:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Evaluation, "step", interrupted)
+    _, found = run(cartpole, "--episodes 2", tmp_path / "x.json")
+    assert len(found["episodes"]) == 2
 
 
 def snippets():
