@@ -86,17 +86,18 @@ def end_of_events(path: Path, frames: int) -> int:
     from google.protobuf.message import DecodeError
     from tensorboardX.proto.event_pb2 import Event
 
-    content = path.read_bytes()
-    start = 0
-    while length := int.from_bytes(content[start : start + 8], "little"):
-        end = start + 8 + 4 + length + 4  # checksums after length and data
-        if end > len(content):
-            break  # torn: readers go no further either
-        try:
-            event = Event.FromString(content[start + 12 : end - 4])
-        except DecodeError:
-            break
-        if event.HasField("summary") and event.step > frames:
-            return start
-        start = end
-    return len(content)
+    start, size = 0, path.stat().st_size
+    with path.open("rb") as stream:  # films make it too large for memory
+        while length := int.from_bytes(stream.read(8), "little"):
+            end = start + 8 + 4 + length + 4  # checksums after each
+            if end > size:
+                break  # torn: readers go no further either
+            stream.seek(start + 12)
+            try:
+                event = Event.FromString(stream.read(length))
+            except DecodeError:
+                break
+            if event.HasField("summary") and event.step > frames:
+                return start
+            start = stream.seek(end)
+    return size

@@ -1,6 +1,8 @@
 """Logs of resumed runs: no row twice, none missing, foreign files refused."""
 
 import os
+import struct
+import tracemalloc
 
 import pytest
 
@@ -137,6 +139,22 @@ def test_damaged_event_files_stay(tmp_path):
         path.write_bytes(content)
         make(tmp_path).truncate_after(40)
         assert path.read_bytes() == content
+
+
+def test_an_event_file_may_be_larger_than_memory(tmp_path):
+    """The films of days: read one by one."""
+    film = b"GIF89a" + struct.pack("<HH", 4, 4) + bytes(10**6)
+    logger = make(tmp_path, ALL)
+    for frames in range(20):
+        logger.video(frames, "report/openloop/image", tmp_path, film)
+    logger.close()
+    path = next(tmp_path.glob("events.*"))
+    tracemalloc.start()
+    kept = logger_module.kept_bytes(tmp_path, 12)[path]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert kept == pytest.approx(13 * 10**6, rel=0.01)
+    assert peak < 4 * 10**6
 
 
 def test_continues_files_and_removes_a_torn_line(tmp_path):
