@@ -102,20 +102,19 @@ def read_meta(path: Path) -> dict[str, Any]:
     return meta
 
 
-def read_arrays(
+def read_state(
     path: Path, meta: dict[str, Any], like: TrainState
-) -> tuple[TrainState, Arrays]:
-    """The train state, NumPy arrays in the shape of `like`, and the others.
+) -> TrainState:
+    """The train state, NumPy arrays in the shape of `like`.
 
     Raises:
-      Damaged: a file is not as it was written.
+      Damaged: its file is not as it was written.
       ConfigError: the state has other arrays than `like`.
     """
     spec, crc32 = _entry(path, meta, "state")
     _check_sizes(path, spec, files.spec_of(leaves(like)))
     state = files.read_arrays(file_of(path, "state"), spec, crc32)
-    tree = jax.tree.unflatten(jax.tree.structure(like), state.values())
-    return tree, read_others(path, meta)
+    return jax.tree.unflatten(jax.tree.structure(like), state.values())
 
 
 def read_others(path: Path, meta: dict[str, Any]) -> Arrays:

@@ -309,12 +309,11 @@ class Checkpoints:
         """
         path = self._shelf.folder(step)
         meta = archive.read_meta(path)
-        if self._leader is None:
-            state, arrays = archive.read_arrays(path, meta, like)
-        else:
-            theirs = folder_of(self._leader, step)
-            shared = archive.read_meta(theirs)
-            state, _ = archive.read_arrays(theirs, shared, like)
-            arrays = archive.read_others(path, meta)
+        whose, shared = path, meta
+        if self._leader is not None:
+            whose = folder_of(self._leader, step)
+            shared = archive.read_meta(whose)
+        state = archive.read_state(whose, shared, like)
+        arrays = archive.read_others(path, meta)
         lost = replay.load(self._shelf.replay, meta["replay"], salvage)
         return state, arrays, meta["counters"], lost
