@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dreamer.streams import lossy
 from dreamer.units import duration
 
 REDRAW = 0.5  # seconds between two drawings of the live line
@@ -62,7 +61,7 @@ class Progress:
         self._total = (policy_steps, updates)
         self._compiled = not updates  # whether updates have their usual speed
         self._clock = clock
-        out = lossy(stream or sys.stdout)
+        out = stream or sys.stdout
         self._console = Console(file=out, highlight=False)
         self._latest: _Counters | None = None
         self._shown: _Counters | None = None

@@ -12,8 +12,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dreamer.streams import lossy
-
 REDRAW, REPEAT = 0.5, 10.0  # seconds between two: redrawn, or printed
 
 
@@ -30,7 +28,7 @@ class Ticker:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        out = lossy(stream or sys.stdout)
+        out = stream or sys.stdout
         self._console = Console(file=out, highlight=False)
         self._clock = clock
         self._live: Live | None = None

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from dreamer.run.progress import Progress, _fill, _number
+from dreamer.streams import lossy
 
 
 class Clock:
@@ -148,7 +149,8 @@ def test_what_cannot_be_shown_does_no_harm(kind, full, monkeypatch):
     stream, clock = Closed() if kind == "terminal" else full, Clock()
     if kind == "closed":
         full.close()
-    with Progress(1_000, 0, 1.0, stream, clock) as progress:
+    # As programs make their standard output.
+    with Progress(1_000, 0, 1.0, lossy(stream), clock) as progress:
         progress.print("plan")
         for policy_steps in range(5):
             progress.update(policy_steps, 0, 0, 0.0)

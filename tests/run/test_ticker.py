@@ -1,6 +1,5 @@
 """The line that tells how far something is."""
 
-import contextlib
 import io
 
 from dreamer.run.ticker import Ticker
@@ -33,10 +32,3 @@ def test_in_a_terminal_one_line_that_is_taken_away(monkeypatch):
     assert tick(stream, [0.1, 0.6, 0.7, 1.2]) == [0.6, 1.2]
     assert "at 1.2" in stream.getvalue()
     assert "an event\n" in stream.getvalue()
-
-
-def test_a_line_that_cannot_be_shown_does_no_harm():
-    asked = []
-    with contextlib.suppress(OSError), open("/dev/full", "w") as full:
-        asked += tick(full, [10.0, 25.0])
-    assert asked == [10.0, 25.0]
