@@ -46,7 +46,7 @@ DESCRIPTION = """\
 Plays episodes with the agent of a checkpoint. Writes their scores, the mean
 with a 95% interval and, where it is known, the human-normalised score to
 DIR/eval-STEPS-MODE.json, whose name goes on where something is not as usual;
-with --video, films to DIR/videos.
+with --video, films to videos/ beside that file.
 
 All else is as the run's settings say. Flags as in training change some:
 --env.* (what it plays), --jax.* (where it computes; by default on an
