@@ -414,25 +414,22 @@ class Run:
           WriteError: the logdir cannot be written.
         """
         with self._status.beating(**self._standing()):
-            self._finish(tell)
-
-    def _finish(self, tell: Callable[[str], None]) -> None:
-        self._save()
-        dreamer = self._dreamer()
-        if self.finished and self.peers.leads:
-            self._dreams.last(*dreamer)
-        while True:
-            self._saver.wait()
-            self.look_after_disk()
-            for line in self.news():
-                tell(line)
-            failing, again = self._saver.standing()
-            if not failing:
-                return
-            if again:
-                self._save()
-            else:
-                time.sleep(1)
+            self._save()
+            dreamer = self._dreamer()
+            if self.finished and self.peers.leads:
+                self._dreams.last(*dreamer)
+            while True:
+                self._saver.wait()
+                self.look_after_disk()
+                for line in self.news():
+                    tell(line)
+                failing, again = self._saver.standing()
+                if not failing:
+                    return
+                if again:
+                    self._save()
+                else:
+                    time.sleep(1)
 
     def __enter__(self) -> Self:
         return self
