@@ -5,8 +5,9 @@ wait is endless. It ignores SIGINT and SIGTERM, which terminals and schedulers
 send to all processes of a run: the main process decides when workers end. They
 end when it hangs up, and by themselves when it is gone. Each leads a process
 group of its own, which has what its environment starts, and takes that along
-when it is ended by force. Read next: `channel.py` for messages, `host.py` for
-the requests, `vector.py`, which keeps several environments in step.
+when it dies or is ended by force. Read next: `channel.py` for messages,
+`host.py` for the requests, `vector.py`, which keeps several environments in
+step.
 """
 
 import contextlib
@@ -167,6 +168,8 @@ class Worker:
                 line = f"died without a word (exit code {code})"
                 why = "its system may have stopped it, for want of memory say"
                 self._failure = Failure(line, f"{line}; {why}")
+                # At once, while its number is that of no other group.
+                _kill_group(self._process)
             _kill(self._process)
             self._end()
         raise self._failure
@@ -245,10 +248,15 @@ def _end(sock: socket.socket, process: BaseProcess) -> None:
 def _kill(process: BaseProcess) -> None:
     """Ends a worker by force, with all that its environment has started."""
     if process.exitcode is None:
-        # It may not lead its group yet, or have ended just now.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill_group(process)
     process.kill()
+
+
+def _kill_group(process: BaseProcess) -> None:
+    """Ends all that is left of a worker's group, maybe without the worker."""
+    # It may not lead its group yet, or nobody is left there.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager

@@ -205,14 +205,15 @@ def test_helpers_of_one_that_hangs_end_with_it(build):
     assert os.path.exists(f"/proc/{step['helper'][0, 0]}")
 
 
-def test_a_death_is_noticed_while_a_helper_lives(build):
+def test_a_death_is_noticed_while_a_helper_lives_and_ends_it(build):
     envs = build([helped("fork")] * 2, 0, timeout=60)
-    helper = envs.reset()["helper"][1, 0]
+    first = envs.reset()["helper"][:, 0]
     start = time.monotonic()
     assert envs.step(np.array([0, 6]))["is_first"].tolist() == [False, True]
     assert time.monotonic() - start < 40  # not the timeout
-    os.kill(helper, signal.SIGKILL)
-    wait_until_gone([helper])
+    assert "(exit code 3)" in envs.reports[0]
+    wait_until_gone([first[1]])
+    assert os.path.exists(f"/proc/{first[0]}")
 
 
 HELPED = """
