@@ -11,8 +11,7 @@ optim.py          AGC and LaProp
 dream.py          reconstructions and predictions, for people to look at
 
 networks.py       layers
-distributions.py  what heads predict
-transforms.py     symlog
+distributions.py  what heads predict, symlog
 types.py          names of the dicts that functions pass on
 
 convolutions.py   the layers of encoder and decoder that resize images

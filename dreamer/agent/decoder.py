@@ -14,7 +14,7 @@ from flax import nnx
 
 from dreamer.agent.convolutions import Conv, ConvNorm
 from dreamer.agent.convolve import in_chunks
-from dreamer.agent.distributions import Categorical
+from dreamer.agent.distributions import Categorical, symlog
 from dreamer.agent.encoder import STAGES, image_grid, split_keys
 from dreamer.agent.networks import (
     MLP,
@@ -25,7 +25,6 @@ from dreamer.agent.networks import (
     Linear,
     RMSNorm,
 )
-from dreamer.agent.transforms import symlog
 from dreamer.agent.types import Batch
 from dreamer.hyperparameters import DecoderConfig, RSSMConfig
 from dreamer.spaces import Space

@@ -5,7 +5,7 @@ Losses are negative log-likelihoods; `(...)` stands for any leading shape.
 All categorical samples are drawn through `jax.random.categorical`, so that
 patching that one function makes the whole agent deterministic.
 Paper: arXiv 2301.04104v2, "World model learning" (unimix, straight-through),
-"Critic learning" (symexp two-hot).  Next: networks.py.
+"Critic learning" (symlog, symexp two-hot).  Next: networks.py.
 """
 
 import dataclasses
@@ -126,6 +126,11 @@ class Bernoulli:
         log_yes = jax.nn.log_sigmoid(self.logit)
         log_no = jax.nn.log_sigmoid(-self.logit)
         return -(target * log_yes + (1 - target) * log_no)
+
+
+def symlog(x: jax.Array) -> jax.Array:
+    """sign(x) log(1 + |x|), any shape; vector observations enter so."""
+    return jnp.sign(x) * jnp.log1p(jnp.abs(x))
 
 
 def symexp_bins(count: int) -> np.ndarray:

@@ -15,8 +15,8 @@ from flax import nnx
 
 from dreamer.agent.convolutions import ConvNorm
 from dreamer.agent.convolve import in_chunks
+from dreamer.agent.distributions import symlog
 from dreamer.agent.networks import MLP, DType, Init
-from dreamer.agent.transforms import symlog
 from dreamer.agent.types import Batch
 from dreamer.hyperparameters import EncoderConfig
 from dreamer.options import ConfigError

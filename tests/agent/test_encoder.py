@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dreamer.agent.distributions import symlog
 from dreamer.agent.encoder import Encoder, split_keys
 from dreamer.agent.networks import Init
-from dreamer.agent.transforms import symlog
 from dreamer.options import ConfigError
 from dreamer.spaces import Space
 from tests.agent.tiny import MIXED, draw, tiny_config
