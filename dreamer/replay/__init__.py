@@ -28,7 +28,6 @@ from dreamer.replay.memory import (
     available_ram,
     bytes_per_step,
     fits_in_ram,
-    required_ram,
 )
 from dreamer.replay.replay import Replay
 from dreamer.replay.ring import Spec
@@ -43,5 +42,4 @@ __all__ = [
     "collect_garbage",
     "fits_in_ram",
     "listed",
-    "required_ram",
 ]

@@ -16,18 +16,12 @@ from dreamer.replay.ring import Spec
 GB = 10**9
 
 
-def bytes_per_step(fields: Spec, latents: Spec) -> int:
-    """Bytes that one step of one environment takes, latents included."""
+def bytes_per_step(spec: Spec) -> int:
+    """Bytes that one step of one environment takes."""
     return sum(
         math.prod(shape) * np.dtype(dtype).itemsize
-        for spec in (fields, latents)
         for shape, dtype in spec.values()
     )
-
-
-def required_ram(capacity: int, step_bytes: int) -> int:
-    """Bytes that a full buffer of `capacity` steps takes."""
-    return capacity * step_bytes
 
 
 def fits_in_ram(
@@ -46,7 +40,7 @@ def fits_in_ram(
     Raises:
       ConfigError: More RAM is needed than is available; names both.
     """
-    required = required_ram(capacity, step_bytes)
+    required = capacity * step_bytes
     available = available_ram() // sharing
     if required + beside > available:
         each = f" for each of {sharing} processes" if sharing > 1 else ""

@@ -75,7 +75,7 @@ class Replay:
         self.online = online
         self.exact = exact
         self._check_arguments(fields, latents, capacity)
-        self.bytes_per_step = memory.bytes_per_step(fields, latents)
+        self.bytes_per_step = memory.bytes_per_step({**fields, **latents})
         self._window = context + length
         self._capacity = capacity // envs
         self._fields = Ring(fields, envs, self._capacity)
@@ -104,7 +104,7 @@ class Replay:
     @property
     def latent_bytes(self) -> int:
         """Bytes that all latents take when it is full."""
-        return self.capacity * memory.bytes_per_step({}, self._latents.spec)
+        return self.capacity * memory.bytes_per_step(self._latents.spec)
 
     @property
     def windows(self) -> int:

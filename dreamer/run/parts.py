@@ -70,8 +70,8 @@ def make_replay(
     each = -(-min(config.replay.size, steps) // envs.num)  # rounded up
     capacity = max(each, window) * envs.num
     # While a checkpoint is written, some of it is in RAM twice.
-    copied = min(QUEUE_BYTES, capacity * bytes_per_step({}, latents))
-    step_bytes = bytes_per_step(fields, latents)
+    copied = min(QUEUE_BYTES, capacity * bytes_per_step(latents))
+    step_bytes = bytes_per_step({**fields, **latents})
     fits_in_ram(capacity, step_bytes, REST_BYTES + copied, sharing)
     return Replay(
         fields,
@@ -94,5 +94,5 @@ def is_exact(config: Config, latents: Spec, capacity: int) -> bool:
       latents: shape and dtype of the agent's latents.
       capacity: number of steps that the replay holds when full.
     """
-    small = capacity * bytes_per_step({}, latents) <= EXACT_BYTES
+    small = capacity * bytes_per_step(latents) <= EXACT_BYTES
     return {"always": True, "never": False}.get(config.replay.exact, small)

@@ -14,7 +14,7 @@ from dreamer.agent.agent import Agent
 from dreamer.agent.types import Params
 from dreamer.config import Config
 from dreamer.options import shown
-from dreamer.replay import Replay, available_ram, required_ram
+from dreamer.replay import Replay, available_ram
 from dreamer.run.parts import EXACT_BYTES
 from dreamer.spaces import Space
 from dreamer.train_ratio import schedule
@@ -96,7 +96,7 @@ def describe(
     chunked = jax.default_backend() == "cpu"
     device = device_bytes(agent, config, count, chunked)
     each = replay.bytes_per_step
-    ram = required_ram(replay.capacity, each)
+    ram = replay.capacity * each
     per_step = float(here.updates_per_step)
     often = f"{per_step:g} per policy step"
     if 0 < per_step < 1:
