@@ -103,44 +103,41 @@ class Linear(nnx.Module):
 
 
 class SplitLinear(nnx.Module):
-    """A linear layer on inputs side by side, given one by one.
+    """A linear layer on two parts side by side, given one by one.
 
-    A layer applied to a concatenation is a sum of products, one for each
-    part; those that do not depend on the recurrent state leave the time loop.
-
-    Args:
-      widths: numbers of features of the parts.
-      units: number of outputs.
-      dtype: dtype of activations.
-      init: source of the initial values, which are those of one `Linear`.
+    A layer applied to a concatenation is a sum of two products; the one that
+    does not depend on the recurrent state leaves the time loop.  Parameters
+    are those of one `Linear`.
     """
 
     def __init__(
         self,
-        widths: Sequence[int],
+        first: int,
+        second: int,
         units: int,
         *,
         dtype: DType,
         init: Init,
     ):
-        self.widths = tuple(widths)
-        inputs = sum(widths)
-        self.kernel = init.kernel((inputs, units), inputs)
+        self.first = first
+        self.kernel = init.kernel((first + second, units), first + second)
         self.bias = init.constant((units,), 0.0)
         self.dtype = dtype
 
-    def __call__(self, first: jax.Array, projected: jax.Array) -> jax.Array:
-        """first (..., widths[0]) and the projections of the others, summed."""
-        return add_bias(self.project(first, 0), self.bias[...]) + projected
+    def __call__(self, x: jax.Array, projected: jax.Array) -> jax.Array:
+        """x (..., first), and what `project` made of the second part."""
+        x = x.astype(self.dtype) @ self.first_rows.astype(self.dtype)
+        return add_bias(x, self.bias[...]) + projected
 
-    def project(self, x: jax.Array, part: int) -> jax.Array:
-        """x (..., widths[part]) @ its rows of the kernel, without the bias."""
-        return x.astype(self.dtype) @ self.rows(part).astype(self.dtype)
+    def project(self, x: jax.Array) -> jax.Array:
+        """x (..., second) @ its rows of the kernel, without the bias."""
+        rows = self.kernel[...][self.first :]
+        return x.astype(self.dtype) @ rows.astype(self.dtype)
 
-    def rows(self, part: int) -> jax.Array:
-        """The kernel of one part, (widths[part], units)."""
-        start = sum(self.widths[:part])
-        return self.kernel[...][start : start + self.widths[part]]
+    @property
+    def first_rows(self) -> jax.Array:
+        """The kernel of the first part, (first, units)."""
+        return self.kernel[...][: self.first]
 
 
 class BlockLinear(nnx.Module):

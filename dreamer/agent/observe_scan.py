@@ -52,7 +52,7 @@ def _forward(graph, params, carry, inputs, others):
     rssm = nnx.merge(graph, cast_kernels(params, carry.deter.dtype))
     # Slice the kernel before the loop, or XLA copies it in every iteration.
     layer = rssm.posterior_in
-    layer.kernel = nnx.Param(layer.rows(0))
+    layer.kernel = nnx.Param(layer.first_rows)
 
     def step(state, x):
         # The state is reset at the end of the previous step, where XLA fuses

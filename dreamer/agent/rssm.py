@@ -71,8 +71,8 @@ class RSSM(nnx.Module):
         self.mix = BlockLinear(inputs, c.deter, c.blocks, **kw)
         self.mix_norm = RMSNorm(c.deter, **kw)
         self.gates = BlockLinear(c.deter, 3 * c.deter, c.blocks, **kw)
-        widths = (c.deter, token_width)
-        self.posterior_in = SplitLinear(widths, c.hidden, **kw)
+        widths = (c.deter, token_width, c.hidden)
+        self.posterior_in = SplitLinear(*widths, **kw)
         self.posterior_norm = RMSNorm(c.hidden, **kw)
         self.posterior_out = Linear(c.hidden, stoch, **kw)
         self.prior_mlp = MLP(c.deter, c.hidden, 2, **kw)
@@ -111,7 +111,7 @@ class RSSM(nnx.Module):
 
     def project_tokens(self, tokens: jax.Array) -> jax.Array:
         """The tokens' part of the posterior's first layer, (..., hidden)."""
-        return self.posterior_in.project(tokens, part=1)
+        return self.posterior_in.project(tokens)
 
     def prior(self, deter: jax.Array) -> Categorical:
         """p(stoch | deter): (..., S, C)."""
