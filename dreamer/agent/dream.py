@@ -161,12 +161,11 @@ def imagined(
       nets: all modules.
       discount: factor that the continue head has learned in its target.
       start: states (B, ...), the first step of the rollout.
-      length: steps T of the rollout; 2 if it is less.
+      length: steps T of the rollout, at least 2.
       key: one PRNG key.
     """
     world, rssm = nets.world, nets.world.rssm
-    steps = max(1, length - 1)
-    feat, _ = imagined_rollout(world, nets.actor, start, steps, key)
+    feat, _ = imagined_rollout(world, nets.actor, start, length - 1, key)
     deter, stoch = jnp.split(feat, [rssm.config.deter], -1)
     alive = world.continue_prob(feat).prob / max(discount, 1e-6)
     return Rollout(
