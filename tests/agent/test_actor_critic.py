@@ -8,7 +8,6 @@ from flax import nnx
 
 from dreamer.agent.actor_critic import (
     Actor,
-    Critic,
     critic_loss,
     imagination_loss,
     relative_entropy,
@@ -95,11 +94,6 @@ def test_a_large_gradient_of_the_deviation_does_not_clip_the_mean():
         rtol=1e-6,
     )
     assert jnp.abs(beside["std"]["kernel"][...]).max() > 0
-
-
-def test_critic_starts_at_exactly_zero():
-    critic = Critic(F, CONFIG.value, **KW)
-    assert (critic(normal(N, F)).mean() == 0).all()
 
 
 def test_critic_loss_is_two_cross_entropies_with_constant_targets():

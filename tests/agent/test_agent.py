@@ -13,9 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from dreamer.agent.agent import Agent
 from dreamer.agent.rssm import State
-from dreamer.options import ConfigError
 from dreamer.spaces import Space
 from tests.agent.tiny import (
     BUTTONS,
@@ -25,7 +23,6 @@ from tests.agent.tiny import (
     awake,
     tiny_agent,
     tiny_batch,
-    tiny_config,
     use_argmax,
 )
 
@@ -512,9 +509,3 @@ def test_rewards_and_values_start_at_zero_and_actions_nearly_uniform():
     assert (nets.critic(feat).mean() == 0).all()
     np.testing.assert_allclose(nets.actor(feat).probs, 0.25, atol=0.02)
     assert np.ptp(nets.world.continue_prob(feat).prob) > 0.01
-
-
-def test_impossible_image_sizes_name_the_size():
-    space = {"image": Space("image", (84, 84, 1))}
-    with pytest.raises(ConfigError, match=r"84.*multiples of 16"):
-        Agent(space, BUTTONS, tiny_config(), dtype=jnp.float32)
