@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from dreamer.options import ConfigError
 from dreamer.replay.ring import Arrays, Spec, stored_dtype
 from dreamer.trouble import may_pass
 from dreamer.whole import new_file
@@ -147,6 +148,7 @@ def open_to_read(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
 
     Raises:
       Damaged: There is none, or it cannot be read, also inside the context.
+      ConfigError: Who runs this may not read it.
       OSError: It cannot be read now, and that may pass.
     """
     try:
@@ -160,6 +162,9 @@ def open_to_read(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
             )
         with open(path, "rb") as stream:
             yield stream
+    except PermissionError as error:
+        # It may well be whole, so that nothing older must take its place.
+        raise ConfigError(f"{path}: {error.strerror}") from error
     except OSError as error:
         # A bad sector stays bad; a file server that is away comes back, and
         # its files must not be taken for lost.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dreamer.options import ConfigError
 from dreamer.replay import Positions, files
 from dreamer.run import archive
 from dreamer.trouble import may_pass
@@ -102,6 +103,22 @@ def test_a_file_server_that_is_away_damages_nothing(two, monkeypatch, name):
     assert may_pass(caught.value)
     _, _, counters, reports = restored(two, tiny.make_replay())
     assert (counters, reports) == ({"policy_steps": 20}, [])
+
+
+@pytest.mark.parametrize("name", ["meta.json", "state.arrays"])
+def test_a_file_of_somebody_else_is_not_damaged(two, monkeypatch, name):
+    path = two / "ckpt" / "20" / name
+
+    def forbidden(file, *mode):
+        if file == path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(file))
+        return open(file, *mode)
+
+    monkeypatch.setattr(files, "open", forbidden, raising=False)
+    with pytest.raises(ConfigError) as caught:
+        restored(two, tiny.make_replay())
+    assert str(caught.value) == f"{path}: Permission denied"
+    assert (two / "ckpt" / "20").exists()
 
 
 def test_every_byte_of_the_meta_file_counts(two):
