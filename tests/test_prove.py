@@ -116,7 +116,7 @@ def test_a_training_that_fails_ends_no_other(
         (["cach"], "TASK cach: no such task; did you mean catch?"),
         (["doors", "doors"], "TASK doors: given twice"),
         (["--seeds", "0"], "--seeds: 0: expected a whole number from 1"),
-        (["--run.steps", "x"], "--run.steps"),
+        (["--run.steps", "x"], "--run.steps=x: expected a whole number"),
         (["doors", "--seed", "3"], "--seed"),
         (["--jax.compute_dtype", "float8"], "--jax.compute_dtype"),
         (["--jax.dtype", "bfloat16"], "--jax.dtype"),

@@ -26,13 +26,9 @@ def test_an_agent_acts(folder):
     env = policy.make_env()
     obs, _ = env.reset(seed=0)
     actions = set()
-    for _ in range(100):
+    for _ in range(40):
         action = policy(obs)
         actions.add(np.round(action, 1).tobytes())
-        obs, _, terminated, truncated, _ = env.step(action)
-        if terminated or truncated:
-            obs, _ = env.reset()
-            policy.reset()
+        obs, *_ = env.step(action)
     env.close()
-    # Not stuck: Recall asks for one action per episode, and for two in all.
-    assert len(actions) >= 2
+    assert len(actions) > 3  # neither untrained nor stuck
